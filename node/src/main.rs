@@ -1,0 +1,2 @@
+//! The `swarm` program.
+fn main() {}

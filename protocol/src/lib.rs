@@ -1,0 +1,2 @@
+//! Protocol.
+pub mod architecture;
