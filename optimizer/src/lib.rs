@@ -1,1 +1,20 @@
-//! Optimizer.
+//! DCT-domain decoupled momentum: the arithmetic of a swarm, without I/O.
+//!
+//! How one learner's gradient becomes everyone's parameters, in this crate's words:
+//!
+//! 1. A device trains for a few steps; its [`residual::Residual`] takes up the transform of what moved.
+//! 2. The residual gives its largest components away as a [`sparse::SparseDelta`]: signs and scales.
+//! 3. Every peer folds the same set of deltas into the same integers, [`coefficients::Coefficients`].
+//! 4. [`residual::model`] turns the integers (and a device's own residual) back into parameters.
+//!
+//! Only step 3 is shared, and it is integer addition: order, hardware and kernels cannot part two
+//! peers. [`layout`] says where every scalar lies; [`dct`] and [`topk`] are the kernels; [`demo`] is
+//! the paper's float optimizer (arXiv 2411.19870), the baseline that everything is measured against.
+
+pub mod coefficients;
+pub mod dct;
+pub mod demo;
+pub mod layout;
+pub mod residual;
+pub mod sparse;
+pub mod topk;

@@ -1,0 +1,196 @@
+//! The shared model: integer DCT coefficients, and the fold that changes them.
+//!
+//! ```text
+//! C = C0 - sum over rounds r of F(S_r)            S_r: the deltas of round r, one an author
+//! F(S) = round_half_away_from_zero(A / n)         A: sum of the authors' values, n = |S|
+//! ```
+//!
+//! Integers add in any order to the same bits, on any hardware. `F` of one round is a function of a
+//! *set*, so when a late delta changes the set, the old `F` is taken out and the new one put in, and
+//! nothing is left of the order in which the deltas came. Additions wrap, because wrapping addition
+//! commutes and saturation does not; honest values stay far from the edge.
+
+use std::sync::Arc;
+
+use crate::layout::Layout;
+use crate::sparse::SparseDelta;
+
+/// The value of one integer step of a coefficient: 2^-20 of a model parameter's unit.
+pub const UNIT: f32 = 1.0 / (1 << 20) as f32;
+
+/// A coefficient beyond this magnitude (2^10 parameter units) is a fault, never training.
+pub const FAULT: i32 = 1 << 30;
+
+/// Whether a fold goes in or comes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// `C -= F(S)`: the round takes effect.
+    In,
+    /// `C += F(S)`: its effect is taken back exactly.
+    Out,
+}
+
+/// The shared model C, in coefficient order. Cloning is cheap; a clone keeps its values while the
+/// original goes on (copy on write).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coefficients {
+    values: Arc<Vec<i32>>,
+}
+
+impl Coefficients {
+    /// Takes over `values`, in coefficient order, in units of 2^-20.
+    pub fn new(values: Vec<i32>) -> Self {
+        Self { values: Arc::new(values) }
+    }
+
+    /// The integers, in coefficient order.
+    pub fn values(&self) -> &[i32] {
+        &self.values
+    }
+
+    /// Folds the set `deltas` (one an author) in or out. The order of `deltas` does not matter.
+    ///
+    /// Marks in `touched`, one flag a tile, the tiles that have changed.
+    pub fn fold(&mut self, layout: &Layout, deltas: &[&SparseDelta], direction: Direction, touched: &mut [bool]) {
+        let n = deltas.len() as i64;
+        if n == 0 {
+            return;
+        }
+        let values = Arc::make_mut(&mut self.values);
+        let mut cursors: Vec<_> = deltas.iter().map(|delta| delta.tiles().peekable()).collect();
+        let mut sums = vec![0i64; layout.side() * layout.side()];
+        let mut named: Vec<u16> = Vec::new();
+        for (index, tile) in layout.tiles().iter().enumerate() {
+            for cursor in &mut cursors {
+                while let Some((_, exponent, entries)) = cursor.next_if(|(at, ..)| *at == index) {
+                    let magnitude = 1i64 << exponent.min(31);
+                    for entry in entries.iter().filter(|entry| usize::from(entry.position) < tile.area()) {
+                        sums[usize::from(entry.position)] += if entry.negative { -magnitude } else { magnitude };
+                        named.push(entry.position);
+                    }
+                }
+            }
+            if named.is_empty() {
+                continue;
+            }
+            if let Some(flag) = touched.get_mut(index) {
+                *flag = true;
+            }
+            let block = &mut values[tile.range()];
+            for position in named.drain(..).map(usize::from) {
+                // A position named by several authors comes up several times; after the first its sum
+                // is zero again, and so is its fold.
+                let change = divide_half_away(std::mem::take(&mut sums[position]), n) as i32;
+                block[position] = match direction {
+                    Direction::In => block[position].wrapping_sub(change),
+                    Direction::Out => block[position].wrapping_add(change),
+                };
+            }
+        }
+    }
+
+    /// The first coefficient whose magnitude exceeds [`FAULT`], if any.
+    pub fn first_fault(&self) -> Option<usize> {
+        self.values.iter().position(|value| value.unsigned_abs() > FAULT.unsigned_abs())
+    }
+}
+
+/// `a / n` rounded to nearest, halves away from zero. `n` is positive.
+fn divide_half_away(a: i64, n: i64) -> i64 {
+    let magnitude = (2 * a.abs() + n) / (2 * n);
+    if a < 0 { -magnitude } else { magnitude }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sparse::Entry;
+    use proptest::prelude::*;
+
+    fn layout() -> Layout {
+        Layout::new([("m", vec![20, 20]), ("v", vec![20])], 16).unwrap()
+    }
+
+    fn arbitrary_delta() -> impl Strategy<Value = SparseDelta> {
+        let tiles = layout().tiles().iter().map(|tile| tile.area()).collect::<Vec<_>>();
+        let each: Vec<_> = tiles
+            .into_iter()
+            .map(|area| (0u8..19, proptest::collection::btree_map(0..area as u16, any::<bool>(), 0..6)))
+            .collect();
+        each.prop_map(|tiles| {
+            let mut delta = SparseDelta::default();
+            for (tile, (exponent, entries)) in tiles.into_iter().enumerate() {
+                let entries = entries.into_iter().map(|(position, negative)| Entry { position, negative });
+                delta.push(tile as u32, exponent, entries);
+            }
+            delta
+        })
+    }
+
+    /// The definition, dense and slow: what `fold` must equal.
+    fn definition(layout: &Layout, deltas: &[&SparseDelta]) -> Vec<i64> {
+        let mut sums = vec![0i64; layout.len()];
+        for delta in deltas {
+            delta.for_each(layout, |index, units| sums[index] += i64::from(units));
+        }
+        let n = deltas.len() as f64;
+        sums.into_iter().map(|sum| (sum as f64 / n).round() as i64).collect()
+    }
+
+    #[test]
+    fn halves_go_away_from_zero() {
+        let cases = [(5, 2, 3), (-5, 2, -3), (4, 3, 1), (-4, 3, -1), (0, 7, 0), (7, 1, 7), (1, 3, 0), (2, 4, 1)];
+        for (a, n, expected) in cases {
+            assert_eq!(divide_half_away(a, n), expected, "{a} / {n}");
+        }
+    }
+
+    #[test]
+    fn clones_keep_their_values() {
+        let layout = layout();
+        let mut delta = SparseDelta::default();
+        delta.push(0, 3, [Entry { position: 5, negative: true }]);
+        let before = Coefficients::new(vec![0; layout.len()]);
+        let mut after = before.clone();
+        let mut touched = vec![false; layout.tiles().len()];
+        after.fold(&layout, &[&delta], Direction::In, &mut touched);
+        assert_eq!((before.values()[5], after.values()[5]), (0, 8));
+        assert_eq!(touched.iter().filter(|flag| **flag).count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn the_fold_is_its_definition_in_any_order(
+            mut deltas in proptest::collection::vec(arbitrary_delta(), 1..6), rotate in 0usize..6,
+        ) {
+            let layout = layout();
+            let mut touched = vec![false; layout.tiles().len()];
+            let start: Vec<i32> = (0..layout.len() as i32).map(|i| i * 7919 - 100_000).collect();
+            let mut c = Coefficients::new(start.clone());
+            c.fold(&layout, &deltas.iter().collect::<Vec<_>>(), Direction::In, &mut touched);
+            let expected = definition(&layout, &deltas.iter().collect::<Vec<_>>());
+            for (index, (now, before)) in c.values().iter().zip(&start).enumerate() {
+                prop_assert_eq!(i64::from(*now), i64::from(*before) - expected[index]);
+            }
+            let turn = rotate % deltas.len();
+            deltas.rotate_left(turn);
+            deltas.reverse();
+            let mut other = Coefficients::new(start);
+            other.fold(&layout, &deltas.iter().collect::<Vec<_>>(), Direction::In, &mut touched);
+            prop_assert_eq!(&c, &other);
+        }
+
+        #[test]
+        fn out_undoes_in(deltas in proptest::collection::vec(arbitrary_delta(), 1..5), near_edge in any::<bool>()) {
+            let layout = layout();
+            let mut touched = vec![false; layout.tiles().len()];
+            let value = if near_edge { i32::MAX - 1 } else { 3 };
+            let start = Coefficients::new(vec![value; layout.len()]);
+            let mut c = start.clone();
+            let set: Vec<_> = deltas.iter().collect();
+            c.fold(&layout, &set, Direction::In, &mut touched);
+            c.fold(&layout, &set, Direction::Out, &mut touched);
+            prop_assert_eq!(c, start);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What is known about each neighbour, and what to ask it next.
+//!
+//! Gossip is fast but promises nothing. Once a second a peer tells each neighbour its status and hears
+//! theirs; where two digests of an open round stay different for a moment, it asks for that round's
+//! headers and pulls the bodies it lacks. Both sides do so, so both end up with the union.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::Time;
+use crate::digest::Digest;
+use crate::identity::PeerKey;
+use crate::wire::Status;
+
+/// How often neighbours exchange their status.
+pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// A request without an answer for so long has failed.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Neighbours talked to at most.
+pub const MAX_NEIGHBOURS: usize = 128;
+/// Requests under way to one neighbour at most.
+pub const MAX_PENDING: usize = 16;
+
+/// A question that awaits its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// A status.
+    Status,
+    /// The headers of a round.
+    Round(u64),
+    /// A piece of the bytes with this hash.
+    Blob(Digest),
+}
+
+/// One connected peer.
+pub struct Neighbour {
+    /// The last status heard, and when.
+    pub status: Option<(Status, Time)>,
+    /// How many statuses have been heard.
+    pub heard: u64,
+    next_status: Time,
+    /// Since when an open round's digest has differed.
+    differs: BTreeMap<u64, Time>,
+    /// Whether a differing history has been reported.
+    pub diverged: bool,
+}
+
+/// All connected peers and the requests under way.
+#[derive(Default)]
+pub struct Neighbours {
+    all: BTreeMap<PeerKey, Neighbour>,
+    pending: BTreeMap<u64, (PeerKey, Pending, Time)>,
+    next_id: u64,
+}
+
+impl Neighbours {
+    /// A peer connected; ignored beyond [`MAX_NEIGHBOURS`].
+    pub fn connected(&mut self, now: Time, peer: PeerKey) {
+        if self.all.len() < MAX_NEIGHBOURS {
+            self.all.entry(peer).or_insert_with(|| Neighbour {
+                status: None,
+                heard: 0,
+                next_status: now,
+                differs: BTreeMap::new(),
+                diverged: false,
+            });
+        }
+    }
+
+    /// A peer is gone. Returns the questions it leaves unanswered.
+    pub fn disconnected(&mut self, peer: &PeerKey) -> Vec<Pending> {
+        self.all.remove(peer);
+        let lost: Vec<u64> =
+            self.pending.iter().filter(|(_, (to, ..))| to == peer).map(|(id, _)| *id).collect();
+        lost.into_iter().filter_map(|id| self.pending.remove(&id)).map(|(_, pending, _)| pending).collect()
+    }
+
+    /// The neighbour `peer`.
+    pub fn get_mut(&mut self, peer: &PeerKey) -> Option<&mut Neighbour> {
+        self.all.get_mut(peer)
+    }
+
+    /// All neighbours, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (&PeerKey, &Neighbour)> {
+        self.all.iter()
+    }
+
+    /// Number of connected peers.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The neighbours that are due for a status now; marks them asked.
+    pub fn due(&mut self, now: Time) -> Vec<PeerKey> {
+        let mut due: Vec<PeerKey> = Vec::new();
+        for (peer, neighbour) in &mut self.all {
+            if neighbour.next_status <= now {
+                neighbour.next_status = now + STATUS_INTERVAL;
+                due.push(*peer);
+            }
+        }
+        due.retain(|peer| !self.is_pending(peer, Pending::Status));
+        due.sort_unstable();
+        due
+    }
+
+    /// When `due` or `expired` next has something.
+    pub fn next_event(&self) -> Option<Time> {
+        let status = self.all.values().map(|neighbour| neighbour.next_status).min();
+        let timeout = self.pending.values().map(|(.., sent)| *sent + REQUEST_TIMEOUT).min();
+        [status, timeout].into_iter().flatten().min()
+    }
+
+    /// Registers a question and gives it an id, or `None` if `peer` has too many unanswered ones.
+    pub fn ask(&mut self, now: Time, peer: PeerKey, pending: Pending) -> Option<u64> {
+        if !self.all.contains_key(&peer) {
+            return None;
+        }
+        if self.pending.values().filter(|(to, ..)| *to == peer).count() >= MAX_PENDING {
+            return None;
+        }
+        self.next_id += 1;
+        self.pending.insert(self.next_id, (peer, pending, now));
+        Some(self.next_id)
+    }
+
+    /// Takes the question that `peer` has answered, or `None` if there is no such question.
+    pub fn answered(&mut self, peer: &PeerKey, id: u64) -> Option<Pending> {
+        if self.pending.get(&id).is_some_and(|(asked, ..)| asked == peer) {
+            self.pending.remove(&id).map(|(_, pending, _)| pending)
+        } else {
+            None
+        }
+    }
+
+    /// Whether this question is under way.
+    pub fn is_pending(&self, peer: &PeerKey, pending: Pending) -> bool {
+        self.pending.values().any(|(to, what, _)| to == peer && *what == pending)
+    }
+
+    /// Takes all questions that have waited for too long.
+    pub fn expired(&mut self, now: Time) -> Vec<(PeerKey, Pending)> {
+        let old: Vec<u64> = self
+            .pending
+            .iter()
+            .filter(|(_, (.., sent))| *sent + REQUEST_TIMEOUT <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        let mut expired: Vec<_> = old
+            .into_iter()
+            .filter_map(|id| self.pending.remove(&id))
+            .map(|(peer, pending, _)| (peer, pending))
+            .collect();
+        expired.sort_unstable_by_key(|(peer, _)| *peer);
+        expired
+    }
+}
+
+impl Neighbour {
+    /// Notes which of the neighbour's open rounds among `rounds` differ from `ours` (the digest of a
+    /// round's set, `None` for an empty one) and returns those that have differed for `patience`.
+    pub fn differing(
+        &mut self,
+        now: Time,
+        status: &Status,
+        rounds: RangeInclusive<u64>,
+        ours: impl Fn(u64) -> Option<Digest>,
+        patience: Duration,
+    ) -> Vec<u64> {
+        let differing: Vec<u64> = status
+            .open
+            .iter()
+            .filter(|(round, digest)| rounds.contains(round) && ours(*round) != Some(*digest))
+            .map(|(round, _)| *round)
+            .collect();
+        self.differs.retain(|round, _| differing.contains(round));
+        differing
+            .into_iter()
+            .filter(|round| now.saturating_sub(*self.differs.entry(*round).or_insert(now)) >= patience)
+            .collect()
+    }
+}

@@ -1,0 +1,354 @@
+//! The swarm's constitution: everything that all peers must agree on before the first byte.
+//!
+//! It is a TOML file. Its values in canonical form (comments and layout of the file do not matter)
+//! hash to the **swarm id**; peers of different swarm ids never mix. A peer's own choices (threads,
+//! addresses, data) are not in it.
+
+use serde::{Deserialize, Serialize};
+use swarm_optimizer::layout::Layout;
+use thiserror::Error;
+
+use crate::architecture::Architecture;
+use crate::digest::Digest;
+use crate::wire;
+
+/// The only version of the rules that this build knows.
+pub const VERSION: u32 = 1;
+
+/// A genesis that cannot be used. The text names the key and what it must be.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum GenesisError {
+    /// Not TOML, a missing or unknown key, or a value of the wrong type; the text has the line.
+    #[error("the genesis cannot be read: {0}")]
+    Syntax(String),
+    /// A value outside its range.
+    #[error("the genesis is not usable: {0}")]
+    Value(String),
+}
+
+/// All rules of a swarm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Genesis {
+    /// Version of the rules.
+    pub version: u32,
+    /// A name for people; it is part of the swarm id.
+    pub name: String,
+    /// From which the common starting point C0 is drawn.
+    pub seed: u64,
+    /// The model.
+    pub model: Architecture,
+    /// How deltas are formed and folded.
+    pub rule: Rule,
+    /// How a device trains between two deltas.
+    pub training: Training,
+    /// How time is cut into rounds.
+    pub rounds: Rounds,
+}
+
+/// How deltas are formed and folded.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Side of a DCT tile, in scalars.
+    pub tile: u32,
+    /// Coefficients sent of a full tile; smaller tiles send at the same density.
+    pub k: u32,
+    /// Largest scale of a sent coefficient, as a power of two of units of 2^-20; 18 is 0.25.
+    pub max_exponent: u8,
+    /// Most authors that one round may have.
+    pub publishers: u32,
+}
+
+/// How a device trains between two deltas.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Inner AdamW steps a round, at most (H).
+    pub steps: u32,
+    /// Sequences a step.
+    pub batch: u32,
+    /// AdamW's learning rate after the warm-up.
+    pub learning_rate: f64,
+    /// Inner steps over which the learning rate rises to its value.
+    pub warmup_steps: u32,
+    /// AdamW's decoupled weight decay, on matrices.
+    pub weight_decay: f64,
+    /// Largest norm of a gradient before it is scaled down.
+    pub clip: f64,
+}
+
+/// How time is cut into rounds. Times are in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rounds {
+    /// Number of open rounds (h): how late a delta may come.
+    pub window: u32,
+    /// Number of settled rounds whose deltas are kept for peers that come back.
+    pub retention: u32,
+    /// A checkpoint every so many rounds.
+    pub checkpoint_every: u32,
+    /// A device that cannot do all steps in this time sends what it has.
+    pub round_ms: u32,
+    /// No round is shorter.
+    pub min_round_ms: u32,
+    /// Longest wait for the other authors at the end of a round; also at most a tenth of the round.
+    pub grace_ms: u32,
+}
+
+impl Genesis {
+    /// The default rules for `model`, called `name`.
+    pub fn new(name: &str, model: Architecture, seed: u64) -> Self {
+        Self {
+            version: VERSION,
+            name: name.to_owned(),
+            seed,
+            model,
+            rule: Rule { tile: 64, k: 256, max_exponent: 18, publishers: 64 },
+            training: Training {
+                steps: 5,
+                batch: 16,
+                learning_rate: 3e-3,
+                warmup_steps: 20,
+                weight_decay: 0.1,
+                clip: 1.0,
+            },
+            rounds: Rounds {
+                window: 16,
+                retention: 64,
+                checkpoint_every: 8,
+                round_ms: 60_000,
+                min_round_ms: 250,
+                grace_ms: 10_000,
+            },
+        }
+    }
+
+    /// Reads a genesis from TOML and checks every value.
+    ///
+    /// # Errors
+    /// [`GenesisError`], naming the key.
+    pub fn parse(text: &str) -> Result<Self, GenesisError> {
+        let genesis: Self =
+            toml::from_str(text).map_err(|error| GenesisError::Syntax(error.to_string().trim().to_owned()))?;
+        genesis.validate().map_err(GenesisError::Value)?;
+        Ok(genesis)
+    }
+
+    /// The genesis as TOML with a comment for every key.
+    pub fn to_toml(&self) -> String {
+        let Self { version, seed, model: m, rule: r, training: t, rounds, .. } = self;
+        let name = toml::Value::String(self.name.clone());
+        format!(
+            "# A swarm's constitution. Every peer needs the very same values; they hash to the swarm id:\n\
+             # {id}\n\n\
+             version = {version}\nname = {name}\n# The common starting point is drawn from this.\nseed = {seed}\n\n\
+             [model]                 # llama-style, {count} parameters\n\
+             vocabulary = {vocabulary}\ndim = {dim}\nlayers = {layers}\nheads = {heads}\nffn = {ffn}\n\
+             context = {context}\n\n\
+             [rule]\n\
+             tile = {tile}               # side of a DCT tile\n\
+             k = {k}                 # coefficients sent of a full tile\n\
+             max_exponent = {max_exponent}       # largest scale, 2^this units of 2^-20\n\
+             publishers = {publishers}         # most authors of one round\n\n\
+             [training]\n\
+             steps = {steps}               # inner AdamW steps a round, at most\n\
+             batch = {batch}              # sequences a step\n\
+             learning_rate = {lr:?}\n\
+             warmup_steps = {warmup_steps}\n\
+             weight_decay = {weight_decay:?}\n\
+             clip = {clip:?}              # largest gradient norm\n\n\
+             [rounds]\n\
+             window = {window}             # open rounds: how late a delta may come\n\
+             retention = {retention}          # settled rounds kept for peers that come back\n\
+             checkpoint_every = {checkpoint_every}    # rounds\n\
+             round_ms = {round_ms}        # a slow device sends what it has after this\n\
+             min_round_ms = {min_round_ms}      # no round is shorter\n\
+             grace_ms = {grace_ms}        # longest wait for the others, at most a tenth of the round\n",
+            id = self.swarm_id(),
+            count = m.parameter_count(),
+            vocabulary = m.vocabulary,
+            dim = m.dim,
+            layers = m.layers,
+            heads = m.heads,
+            ffn = m.ffn,
+            context = m.context,
+            tile = r.tile,
+            k = r.k,
+            max_exponent = r.max_exponent,
+            publishers = r.publishers,
+            steps = t.steps,
+            batch = t.batch,
+            lr = t.learning_rate,
+            warmup_steps = t.warmup_steps,
+            weight_decay = t.weight_decay,
+            clip = t.clip,
+            window = rounds.window,
+            retention = rounds.retention,
+            checkpoint_every = rounds.checkpoint_every,
+            round_ms = rounds.round_ms,
+            min_round_ms = rounds.min_round_ms,
+            grace_ms = rounds.grace_ms,
+        )
+    }
+
+    /// The canonical bytes: a domain line, then bincode with fixed-width little-endian integers,
+    /// floats by their bits.
+    pub fn canonical_bytes(&self) -> Vec<u8> {
+        let mut bytes = b"swarm genesis 1\n".to_vec();
+        bytes.extend(wire::encode(self));
+        bytes
+    }
+
+    /// The swarm id: BLAKE3 of the canonical bytes.
+    pub fn swarm_id(&self) -> Digest {
+        Digest::of_bytes(&self.canonical_bytes())
+    }
+
+    /// The tiling of the shared parameters.
+    ///
+    /// # Errors
+    /// None for a genesis that was parsed or passed `validate`.
+    pub fn layout(&self) -> Result<Layout, GenesisError> {
+        let parameters = self.model.parameters().into_iter().map(|p| (p.name, p.shape));
+        Layout::new(parameters, self.rule.tile as usize).map_err(|error| GenesisError::Value(error.to_string()))
+    }
+
+    /// Checks every value; the error names the key.
+    ///
+    /// # Errors
+    /// The first value out of its range.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.version != VERSION {
+            return Err(format!(
+                "version = {}: this build of swarm knows version {VERSION} only; use a build that matches",
+                self.version
+            ));
+        }
+        if self.name.is_empty() || self.name.len() > 64 || self.name.chars().any(char::is_control) {
+            return Err("name: must be 1 to 64 bytes of text without control characters".into());
+        }
+        // TOML's integers end at 2^63 - 1.
+        if i64::try_from(self.seed).is_err() {
+            return Err(format!("seed = {}: must be below 2^63", self.seed));
+        }
+        self.model.validate()?;
+        let (r, t, w) = (&self.rule, &self.training, &self.rounds);
+        if !Layout::SIDES.contains(&(r.tile as usize)) {
+            return Err(format!("rule.tile = {}: must be one of 8, 16, 32, 64, 128", r.tile));
+        }
+        range("rule.k", r.k, 1, r.tile * r.tile)?;
+        range("rule.max_exponent", u32::from(r.max_exponent), 0, 24)?;
+        range("rule.publishers", r.publishers, 1, 4096)?;
+        if u64::from(r.publishers) << r.max_exponent >= 1 << 31 {
+            return Err(format!(
+                "rule.publishers = {}: times 2^rule.max_exponent (2^{}) must stay below 2^31",
+                r.publishers, r.max_exponent
+            ));
+        }
+        range("training.steps", t.steps, 1, 100_000)?;
+        range("training.batch", t.batch, 1, 65_536)?;
+        range("training.warmup_steps", t.warmup_steps, 0, 10_000_000)?;
+        real("training.learning_rate", t.learning_rate, f64::MIN_POSITIVE, 10.0)?;
+        real("training.weight_decay", t.weight_decay, 0.0, 10.0)?;
+        real("training.clip", t.clip, f64::MIN_POSITIVE, 1e9)?;
+        range("rounds.window", w.window, 2, 256)?;
+        range("rounds.retention", w.retention, 4 * w.window, 4096)?;
+        range("rounds.checkpoint_every", w.checkpoint_every, 1, w.window)?;
+        range("rounds.min_round_ms", w.min_round_ms, 1, 86_400_000)?;
+        range("rounds.round_ms", w.round_ms, w.min_round_ms, 86_400_000)?;
+        range("rounds.grace_ms", w.grace_ms, 0, w.round_ms)?;
+        self.layout().map(drop).map_err(|error| error.to_string())
+    }
+}
+
+fn range(key: &str, value: u32, low: u32, high: u32) -> Result<(), String> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{key} = {value}: must be between {low} and {high}"))
+    }
+}
+
+fn real(key: &str, value: f64, low: f64, high: f64) -> Result<(), String> {
+    // Negative zero equals zero but would hash to another swarm id.
+    if value >= low && value <= high && !(value == 0.0 && value.is_sign_negative()) {
+        Ok(())
+    } else {
+        Err(format!("{key} = {value:?}: must be between {low:?} and {high:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nano() -> Genesis {
+        Genesis::new("garden", Architecture::preset("nano").unwrap(), 5)
+    }
+
+    #[test]
+    fn toml_round_trip_keeps_the_swarm_id() {
+        let mut genesis = nano();
+        genesis.name = "quote \" and \\ backslash".into();
+        let text = genesis.to_toml();
+        let read = Genesis::parse(&text).unwrap();
+        assert_eq!(read, genesis);
+        assert_eq!(read.swarm_id(), genesis.swarm_id());
+        assert_eq!(Genesis::parse(&format!("# a comment\n{text}")).unwrap().swarm_id(), genesis.swarm_id());
+    }
+
+    #[test]
+    fn the_swarm_id_is_pinned() {
+        // Golden: this changes only together with VERSION. The bytes were written by this test.
+        let bytes = nano().canonical_bytes();
+        assert_eq!(bytes.len(), 16 + 4 + (8 + 6) + 8 + 6 * 4 + (3 * 4 + 1) + (3 * 4 + 3 * 8) + 6 * 4);
+        assert_eq!(&bytes[..24], b"swarm genesis 1\n\x01\0\0\0\x06\0\0\0");
+        assert_eq!(format!("{:.16}", nano().swarm_id()), include_str!("../golden/nano.swarm-id").trim());
+    }
+
+    #[test]
+    fn every_value_counts() {
+        let base = nano();
+        let id = base.swarm_id();
+        let mut other = base.clone();
+        other.training.learning_rate = f64::from_bits(base.training.learning_rate.to_bits() + 1);
+        assert_ne!(other.swarm_id(), id);
+        let mut other = base.clone();
+        other.rounds.grace_ms += 1;
+        assert_ne!(other.swarm_id(), id);
+        let mut other = base;
+        other.seed += 1;
+        assert_ne!(other.swarm_id(), id);
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let text = nano().to_toml();
+        let swapped = |from: &str, to: &str| {
+            assert!(text.contains(from), "{from}");
+            Genesis::parse(&text.replacen(from, to, 1)).unwrap_err().to_string()
+        };
+        for (from, to, word) in [
+            ("version = 1", "version = 2", "version = 2"),
+            ("k = 256", "k = 0", "rule.k"),
+            ("k = 256", "k = -3", "k"),
+            ("k = 256", "", "missing field `k`"),
+            ("k = 256", "k = 256\ncolour = 3", "colour"),
+            ("tile = 64", "tile = 63", "rule.tile"),
+            ("publishers = 64", "publishers = 8192", "rule.publishers"),
+            ("max_exponent = 18", "max_exponent = 25", "rule.max_exponent"),
+            ("learning_rate = 0.003", "learning_rate = nan", "training.learning_rate"),
+            ("learning_rate = 0.003", "learning_rate = \"fast\"", "learning_rate"),
+            ("weight_decay = 0.1", "weight_decay = -0.0", "training.weight_decay"),
+            ("retention = 64", "retention = 63", "rounds.retention"),
+            ("heads = 4", "heads = 5", "model.heads"),
+            ("name = \"garden\"", "name = \"\"", "name"),
+            ("seed = 5", "seed = -1", "seed"),
+        ] {
+            let error = swapped(from, to);
+            assert!(error.contains(word), "{from} -> {to}: {error}");
+        }
+        assert!(matches!(Genesis::parse("not toml at all ["), Err(GenesisError::Syntax(_))));
+    }
+}

@@ -1,0 +1,232 @@
+//! Which deltas are let in: everything is verified, in the order of what it costs, before it is kept
+//! or passed on.
+//!
+//! swarm, version, round window, body length; then the signature, strictly; then the body's hash; then
+//! its canonical packing. A header whose body is not here yet waits for it, and is passed on only when
+//! body and all have been verified, so whoever passes a header on can serve its body.
+
+use crate::Time;
+use crate::delta::{self, Delta, SignedHeader};
+use crate::digest::Digest;
+use crate::identity::PeerKey;
+use crate::packing;
+use crate::round_log::Insert;
+use crate::wire::Gossip;
+
+use super::{Action, Peer, Phase, Report, Verdict};
+
+/// Headers that wait for their bodies, at most.
+const MAX_AWAITED: usize = 512;
+
+/// Headers that share one body, and gossip messages about one header, that are remembered.
+const MAX_SHARING: usize = 16;
+
+/// Verified headers whose common body is being fetched, each with the gossip messages to decide on when
+/// it is here.
+#[derive(Default)]
+pub(super) struct AwaitedBody {
+    headers: Vec<(SignedHeader, Vec<u64>)>,
+}
+
+/// What became of a header that was offered.
+enum Screened {
+    /// Everything but the body has been verified.
+    Good,
+    /// It is in the log already.
+    Known,
+    /// Nobody's fault.
+    Useless(&'static str),
+    /// Somebody's fault.
+    Bad(&'static str),
+}
+
+impl Peer {
+    /// A gossip message arrived from `source` (who passed it on, not who made it). The decision comes as
+    /// [`Action::Verdict`] with the same `token`.
+    pub fn handle_gossip(&mut self, now: Time, source: PeerKey, token: u64, bytes: &[u8]) {
+        match Gossip::decode(bytes) {
+            Ok(Gossip::Delta(signed, body)) => match self.screen(&signed) {
+                Screened::Good => match body {
+                    Some(body) => self.admit(now, source, signed, body, vec![token]),
+                    None => self.await_body(now, source, signed, Some(token)),
+                },
+                Screened::Known => self.verdict(token, Verdict::Accept),
+                Screened::Useless(kind) => {
+                    self.refuse(kind, source);
+                    self.verdict(token, Verdict::Ignore);
+                }
+                Screened::Bad(kind) => {
+                    self.strike(kind, source);
+                    self.verdict(token, Verdict::Reject);
+                }
+            },
+            Ok(Gossip::Equivocation(proof)) => {
+                let good = self.admit_proof(&proof, source);
+                self.verdict(token, if good { Verdict::Accept } else { Verdict::Reject });
+            }
+            Err(_) => {
+                self.strike("malformed gossip message", source);
+                self.verdict(token, Verdict::Reject);
+            }
+        }
+        self.continue_phase(now);
+    }
+
+    /// The highest round of which deltas are accepted now.
+    pub(super) fn newest(&self) -> u64 {
+        let ahead = self.round + u64::from(self.genesis.rounds.window);
+        match &self.phase {
+            Phase::Joining(join) => ahead.max(join.target_round()),
+            _ => ahead,
+        }
+    }
+
+    fn screen(&self, signed: &SignedHeader) -> Screened {
+        let header = &signed.header;
+        if header.swarm != self.swarm {
+            return Screened::Bad("delta of another swarm");
+        }
+        if header.version != delta::VERSION {
+            return Screened::Bad("delta of an unknown version");
+        }
+        if header.body_length == 0 || header.body_length > self.max_body {
+            return Screened::Bad("delta of an impossible length");
+        }
+        if matches!(self.phase, Phase::Seeking { .. }) {
+            return Screened::Useless("delta before joining");
+        }
+        if header.round < self.log.settled() {
+            return Screened::Useless("delta of a settled round");
+        }
+        if header.round > self.newest() {
+            return Screened::Useless("delta of a far future round");
+        }
+        if self.log.knows(header.round, &header.author, header.id()) {
+            return Screened::Known;
+        }
+        if !signed.verify() {
+            return Screened::Bad("delta with a wrong signature");
+        }
+        Screened::Good
+    }
+
+    /// Offers a header that a neighbour listed; fetches its body from there if it is wanted.
+    pub(super) fn offer(&mut self, now: Time, source: PeerKey, signed: SignedHeader) {
+        match self.screen(&signed) {
+            Screened::Good => self.await_body(now, source, signed, None),
+            Screened::Known | Screened::Useless(_) => {}
+            Screened::Bad(kind) => self.strike(kind, source),
+        }
+    }
+
+    fn await_body(&mut self, now: Time, source: PeerKey, signed: SignedHeader, token: Option<u64>) {
+        let hash = signed.header.body_hash;
+        if !self.bodies.contains_key(&hash) && self.bodies.len() >= MAX_AWAITED {
+            self.refuse("too many bodies awaited", source);
+            token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
+            return;
+        }
+        if let Some(body) = self.log.body(&hash).map(|body| body.to_vec()) {
+            self.admit(now, source, signed, body, token.into_iter().collect());
+            return;
+        }
+        let awaited = self.bodies.entry(hash).or_default();
+        match awaited.headers.iter_mut().find(|(held, _)| held.header == signed.header) {
+            Some((_, tokens)) if tokens.len() < MAX_SHARING => tokens.extend(token),
+            None if awaited.headers.len() < MAX_SHARING => {
+                awaited.headers.push((signed, token.into_iter().collect()));
+            }
+            _ => token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore)),
+        }
+        self.fetch(now, hash, signed.header.body_length.into(), source);
+    }
+
+    /// A fetched body is here, with the right hash.
+    pub(super) fn body_arrived(&mut self, now: Time, source: PeerKey, hash: Digest, body: Vec<u8>) {
+        for (signed, tokens) in self.bodies.remove(&hash).unwrap_or_default().headers {
+            self.admit(now, source, signed, body.clone(), tokens);
+        }
+    }
+
+    /// Nobody has the body; anti-entropy may offer the header again.
+    pub(super) fn body_failed(&mut self, hash: &Digest) {
+        for (signed, tokens) in self.bodies.remove(hash).unwrap_or_default().headers {
+            self.join_body_failed(signed.header.round);
+            tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
+        }
+    }
+
+    /// Whether a body of a delta of `round` is still on its way.
+    pub(super) fn awaits_bodies_of(&self, round: u64) -> bool {
+        self.bodies.values().flat_map(|awaited| &awaited.headers).any(|(signed, _)| signed.header.round == round)
+    }
+
+    fn admit(&mut self, now: Time, source: PeerKey, signed: SignedHeader, body: Vec<u8>, tokens: Vec<u64>) {
+        let header = &signed.header;
+        let bad = if body.len() != header.body_length as usize || Digest::of_bytes(&body) != header.body_hash {
+            Some("delta whose body does not match its header")
+        } else if packing::decode(&self.layout, &self.genesis.rule, &body).is_err() {
+            Some("delta whose body is not canonical")
+        } else {
+            None
+        };
+        if let Some(kind) = bad {
+            self.strike(kind, source);
+            tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Reject));
+            return;
+        }
+        let verdict = match self.insert(now, Delta { id: header.id(), signed, body: body.into() }) {
+            Insert::Added | Insert::Known | Insert::Equivocation(_) => Verdict::Accept,
+            Insert::TooOld | Insert::TooNew | Insert::Crowded => Verdict::Ignore,
+        };
+        tokens.into_iter().for_each(|token| self.verdict(token, verdict));
+    }
+
+    /// Puts a verified delta into the log; folds it at once if its round has been folded already.
+    pub(super) fn insert(&mut self, now: Time, delta: Delta) -> Insert {
+        let (round, author) = (delta.header().round, delta.header().author);
+        let inserted = self.log.insert(delta, self.newest());
+        match &inserted {
+            Insert::Added if author == self.me => {
+                let expected = self.next_to_sign > round;
+                self.next_to_sign = self.next_to_sign.max(round + 1);
+                if !expected && !matches!(self.phase, Phase::Joining(_)) {
+                    self.report(Report::IdentityInUse { round });
+                }
+            }
+            Insert::Added => self.membership.heard(author, round),
+            Insert::Equivocation(proof) => {
+                let bytes = Gossip::Equivocation(proof.clone()).encode();
+                self.actions.push_back(Action::Publish(bytes));
+                self.report(Report::Equivocation { author, round });
+            }
+            _ => return inserted,
+        }
+        if round < self.round {
+            self.fold(now);
+        }
+        inserted
+    }
+
+    /// Verifies a proof of equivocation and voids the author's part. Returns whether it is a proof.
+    pub(super) fn admit_proof(&mut self, proof: &(SignedHeader, SignedHeader), source: PeerKey) -> bool {
+        let (a, b) = (&proof.0.header, &proof.1.header);
+        let pair = a.author == b.author && a.round == b.round && a.id() != b.id();
+        let ours = a.swarm == self.swarm && b.swarm == self.swarm;
+        if !(pair && ours && proof.0.verify() && proof.1.verify()) {
+            self.strike("false proof of equivocation", source);
+            return false;
+        }
+        if self.log.insert_proof(proof, self.newest()) {
+            self.report(Report::Equivocation { author: a.author, round: a.round });
+            if a.round < self.round && self.replica.fold(&self.log, self.round) {
+                self.actions.push_back(Action::Folded);
+            }
+        }
+        true
+    }
+
+    fn verdict(&mut self, token: u64, verdict: Verdict) {
+        self.actions.push_back(Action::Verdict { token, verdict });
+    }
+}

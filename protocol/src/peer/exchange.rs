@@ -1,0 +1,242 @@
+//! Talking with neighbours: statuses once a second, rounds and blobs when something is missing.
+
+use std::time::Duration;
+
+use crate::Time;
+use crate::anti_entropy::{Pending, STATUS_INTERVAL};
+use crate::digest::Digest;
+use crate::fetch::{Piece, Progress};
+use crate::identity::PeerKey;
+use crate::round_log::Entry;
+use crate::wire::{MAX_CHUNK, MAX_HEADERS, Refusal, Request, Response, Role, Status};
+
+use super::{Action, Peer, Phase, Report};
+
+impl Peer {
+    /// `peer` asks something; the answer comes as [`Action::Respond`] with the same `token`.
+    pub fn handle_request(&mut self, now: Time, peer: PeerKey, token: u64, bytes: &[u8]) {
+        let response = match Request::decode(bytes) {
+            Ok(Request::Status(status)) => {
+                let mine = self.status_for(&peer);
+                self.handle_status(now, peer, status);
+                Response::Status(mine)
+            }
+            Ok(Request::Round(round)) => self.round_response(round),
+            Ok(Request::Blob { hash, offset, length }) => self.blob_response(&hash, offset, length),
+            Err(_) => {
+                self.strike("malformed request", peer);
+                Response::Refused(Refusal::NotHeld)
+            }
+        };
+        self.actions.push_back(Action::Respond { token, bytes: response.encode() });
+        self.continue_phase(now);
+    }
+
+    /// `peer` answered the request `id`, or (`None`) could not be asked.
+    pub fn handle_response(&mut self, now: Time, peer: PeerKey, id: u64, answer: Option<&[u8]>) {
+        let Some(pending) = self.neighbours.answered(&peer, id) else { return };
+        let Some(bytes) = answer else {
+            self.unanswered(now, peer, pending);
+            self.continue_phase(now);
+            return;
+        };
+        match (pending, Response::decode(bytes)) {
+            (Pending::Status, Ok(Response::Status(status))) => self.handle_status(now, peer, status),
+            (Pending::Round(round), Ok(Response::Round(headers, proofs))) => {
+                let expected = |header: &crate::delta::Header| header.round == round;
+                let most = self.genesis.rule.publishers as usize;
+                let fits = headers.len() + proofs.len() <= most.min(MAX_HEADERS);
+                if !fits || !headers.iter().all(|signed| expected(&signed.header)) {
+                    self.strike("round response about something else", peer);
+                } else {
+                    self.join_headers(round, &headers);
+                    for proof in &proofs {
+                        self.admit_proof(proof, peer);
+                    }
+                    for signed in headers {
+                        self.offer(now, peer, signed);
+                    }
+                    self.join_round_listed(round);
+                }
+            }
+            (Pending::Blob(hash), Ok(Response::Blob { total, bytes })) => {
+                let (progress, bad) = self.fetcher.arrived(hash, peer, total, &bytes);
+                if bad {
+                    self.strike("wrong bytes for a blob", peer);
+                }
+                self.fetched(now, peer, hash, progress);
+            }
+            (pending, Ok(Response::Refused(_))) => self.unanswered(now, peer, pending),
+            (pending, _) => {
+                self.strike("malformed response", peer);
+                self.unanswered(now, peer, pending);
+            }
+        }
+        self.continue_phase(now);
+    }
+
+    /// A question was refused, failed, timed out, or its peer is gone.
+    pub(super) fn unanswered(&mut self, now: Time, peer: PeerKey, pending: Pending) {
+        match pending {
+            Pending::Status => {}
+            Pending::Round(round) => self.join_round_failed(round, peer),
+            Pending::Blob(hash) => {
+                let progress = self.fetcher.failed(hash, peer);
+                self.fetched(now, peer, hash, progress);
+            }
+        }
+    }
+
+    fn fetched(&mut self, now: Time, from: PeerKey, hash: Digest, progress: Progress) {
+        match progress {
+            Progress::More(piece) => self.ask_piece(now, hash, piece),
+            Progress::Done(bytes) if self.bodies.contains_key(&hash) => self.body_arrived(now, from, hash, bytes),
+            Progress::Done(bytes) => self.state_arrived(now, hash, &bytes),
+            Progress::Failed => {
+                self.body_failed(&hash);
+                self.state_failed(&hash);
+            }
+            Progress::Unknown => {}
+        }
+    }
+
+    /// Starts to pull `length` bytes with this hash from `source`, or adds it as a spare source.
+    pub(super) fn fetch(&mut self, now: Time, hash: Digest, length: u64, source: PeerKey) {
+        match self.fetcher.want(hash, length, source) {
+            Some(piece) => self.ask_piece(now, hash, piece),
+            None if self.fetcher.wants(&hash) => {}
+            None => {
+                self.body_failed(&hash);
+                self.state_failed(&hash);
+            }
+        }
+    }
+
+    fn ask_piece(&mut self, now: Time, hash: Digest, mut piece: Piece) {
+        // A source that takes no more questions is passed over; each try uses one up, so this ends.
+        loop {
+            let request = Request::Blob { hash, offset: piece.offset, length: piece.length };
+            if self.ask(now, piece.peer, Pending::Blob(hash), &request) {
+                return;
+            }
+            match self.fetcher.failed(hash, piece.peer) {
+                Progress::More(next) => piece = next,
+                _ => {
+                    self.body_failed(&hash);
+                    self.state_failed(&hash);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks `peer`, unless it is gone or has too many questions to answer.
+    pub(super) fn ask(&mut self, now: Time, peer: PeerKey, pending: Pending, request: &Request) -> bool {
+        let Some(id) = self.neighbours.ask(now, peer, pending) else { return false };
+        self.actions.push_back(Action::Request { peer, id, bytes: request.encode() });
+        true
+    }
+
+    pub(super) fn ask_round(&mut self, now: Time, peer: PeerKey, round: u64) -> bool {
+        self.neighbours.is_pending(&peer, Pending::Round(round))
+            || self.ask(now, peer, Pending::Round(round), &Request::Round(round))
+    }
+
+    pub(super) fn send_status(&mut self, now: Time, peer: PeerKey) {
+        let request = Request::Status(self.status_for(&peer));
+        self.ask(now, peer, Pending::Status, &request);
+    }
+
+    fn status_for(&self, peer: &PeerKey) -> Status {
+        let seeking = matches!(self.phase, Phase::Seeking { .. });
+        Status {
+            round: self.round,
+            your_next_round: self.membership.latest(peer).map_or(0, |round| round + 1),
+            settled: self.log.settled(),
+            log_digest: self.log.log_digest(),
+            open: if seeking { Vec::new() } else { self.log.set_digests(self.log.settled()) },
+            checkpoint: self.checkpoints.back().map(|(checkpoint, _)| *checkpoint),
+            role: self.role(),
+        }
+    }
+
+    fn round_response(&self, round: u64) -> Response {
+        let (mut headers, mut proofs) = (Vec::new(), Vec::new());
+        for entry in self.log.entries(round) {
+            match entry {
+                Entry::Delta(delta) => headers.push(delta.signed),
+                Entry::Void(proof) => proofs.push(**proof),
+            }
+        }
+        Response::Round(headers, proofs)
+    }
+
+    fn blob_response(&self, hash: &Digest, offset: u64, length: u32) -> Response {
+        let length = length.min(MAX_CHUNK) as usize;
+        let slice = |bytes: &[u8]| {
+            let start = usize::try_from(offset).ok().filter(|start| *start < bytes.len())?;
+            let end = start.saturating_add(length).min(bytes.len());
+            Some(Response::Blob { total: bytes.len() as u64, bytes: bytes[start..end].to_vec() })
+        };
+        let found = if let Some(body) = self.log.body(hash) {
+            slice(body)
+        } else if let Some((_, state)) = self.checkpoints.iter().find(|(held, _)| held.state == *hash) {
+            // Only the integers that the piece touches are turned into bytes.
+            let values = state.values();
+            let total = values.len() as u64 * 4;
+            usize::try_from(offset).ok().filter(|start| (*start as u64) < total).map(|start| {
+                let end = start.saturating_add(length).min(values.len() * 4);
+                let bytes: Vec<u8> =
+                    values[start / 4..end.div_ceil(4)].iter().flat_map(|value| value.to_le_bytes()).collect();
+                let skip = start % 4;
+                Response::Blob { total, bytes: bytes[skip..skip + end - start].to_vec() }
+            })
+        } else {
+            None
+        };
+        found.unwrap_or(Response::Refused(Refusal::NotHeld))
+    }
+
+    fn handle_status(&mut self, now: Time, peer: PeerKey, status: Status) {
+        self.met_others = true;
+        let claimed = status.your_next_round;
+        let settled = self.log.settled();
+        // Rounds whose gossip is still in the air settle by themselves; when nothing new comes, or
+        // something is being caught up with, there is no reason to be patient.
+        let patience = match self.phase {
+            Phase::Training | Phase::Waiting { .. } | Phase::Extracting(_) | Phase::Persisting(_) => STATUS_INTERVAL,
+            _ => Duration::ZERO,
+        };
+        let rounds = settled..=self.newest();
+        let ours: std::collections::BTreeMap<u64, Digest> = self.log.set_digests(settled).into_iter().collect();
+        let known = self.log.digest_after(status.settled);
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        let differing =
+            neighbour.differing(now, &status, rounds, |round| ours.get(&round).copied(), patience);
+        let diverged = known.is_some_and(|digest| digest != status.log_digest) && !neighbour.diverged;
+        neighbour.diverged |= diverged;
+        neighbour.heard += 1;
+        let joining = status.role == Role::Joining;
+        let (settled, left_behind) = (status.settled, status.settled > self.round && !joining);
+        neighbour.status = Some((status, now));
+        if diverged && !joining {
+            self.report(Report::Diverged { peer, settled });
+        }
+        if matches!(self.phase, Phase::Seeking { .. } | Phase::Joining(_)) {
+            return;
+        }
+        if left_behind && matches!(self.phase, Phase::Training | Phase::Waiting { .. }) {
+            // Our open rounds and theirs no longer overlap: join again. What was learned stays in the
+            // residual.
+            self.phase = Phase::Seeking { since: now };
+            return;
+        }
+        if claimed > self.next_to_sign {
+            // A claim alone proves nothing; a delta with our signature does.
+            self.ask_round(now, peer, claimed - 1);
+        }
+        for round in differing {
+            self.ask_round(now, peer, round);
+        }
+    }
+}

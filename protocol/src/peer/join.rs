@@ -1,0 +1,258 @@
+//! Getting to where the swarm is, from nothing or from an old snapshot.
+//!
+//! 1. A status says where a neighbour is. If our own history reaches into what it retains, only the
+//!    missing rounds are fetched (step 4).
+//! 2. Otherwise its newest checkpoint is the target. That checkpoint is believed only if signed headers
+//!    vouch for it: the authors of the round in which it was taken carry its digest, and in their
+//!    `base` the log digest that belongs to it; the pair that most of them carry counts.
+//! 3. The coefficients are fetched by their digest, piece by piece, and verified against it.
+//! 4. Every round since is fetched in order, folded and settled as if it had been lived through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarm_optimizer::coefficients::Coefficients;
+
+use crate::Time;
+use crate::delta::SignedHeader;
+use crate::digest::Digest;
+use crate::identity::PeerKey;
+use crate::replica::Replica;
+use crate::round_log::RoundLog;
+use crate::wire::{Checkpoint, Role};
+
+use super::{Peer, Phase, Report};
+
+/// Rounds asked for at a time.
+const AHEAD: u64 = 4;
+
+/// A join under way.
+pub(super) struct Join {
+    source: PeerKey,
+    /// The source's round.
+    target: u64,
+    stage: Stage,
+    /// Why it cannot go on.
+    failed: Option<&'static str>,
+}
+
+enum Stage {
+    /// Asking for the headers that vouch for this checkpoint.
+    Vouching(Checkpoint),
+    /// Fetching the coefficients of this checkpoint.
+    Fetching(Checkpoint),
+    /// Fetching the rounds since; these have been listed by the source.
+    CatchingUp { listed: BTreeSet<u64> },
+}
+
+impl Join {
+    pub(super) fn target_round(&self) -> u64 {
+        self.target
+    }
+
+    pub(super) fn wanted_state(&self) -> Option<Digest> {
+        match &self.stage {
+            Stage::Fetching(checkpoint) => Some(checkpoint.state),
+            _ => None,
+        }
+    }
+}
+
+impl Peer {
+    pub(super) fn continue_seeking(&mut self, now: Time, since: Time) {
+        // The neighbour that is furthest: joining there needs no second join right after.
+        let best = self
+            .neighbours
+            .iter()
+            .filter_map(|(peer, neighbour)| Some((*peer, &neighbour.status.as_ref()?.0)))
+            .filter(|(_, status)| status.role != Role::Joining)
+            .max_by_key(|(peer, status)| (status.round, *peer))
+            .map(|(peer, status)| (peer, status.clone()));
+        let Some((source, status)) = best else {
+            if self.neighbours.is_empty() && self.part.found_after.is_some_and(|after| now >= since + after) {
+                // Who has met others goes on alone, without publishing; see `handle_trained`.
+                if !self.met_others {
+                    self.report(Report::Founded);
+                }
+                self.begin_round(now);
+            }
+            return;
+        };
+        let retained = status.settled.saturating_sub(u64::from(self.genesis.rounds.retention));
+        if self.round >= status.round || self.log.settled() >= retained && self.has_history(status.settled) {
+            let stage = Stage::CatchingUp { listed: BTreeSet::new() };
+            self.phase = Phase::Joining(Join { source, target: status.round, stage, failed: None });
+            self.continue_joining(now);
+            return;
+        }
+        let newer = |checkpoint: &Checkpoint| checkpoint.settled > self.log.settled();
+        let Some(checkpoint) = status.checkpoint.filter(newer) else { return };
+        let vouching = checkpoint.settled + u64::from(self.genesis.rounds.window) - 1;
+        if self.ask_round(now, source, vouching) {
+            let stage = Stage::Vouching(checkpoint);
+            self.phase = Phase::Joining(Join { source, target: status.round, stage, failed: None });
+        }
+    }
+
+    /// Whether going on from our own log makes sense: a newcomer to a swarm with a long history takes a
+    /// checkpoint, not every delta since the beginning.
+    fn has_history(&self, their_settled: u64) -> bool {
+        self.log.settled() > 0 || their_settled <= u64::from(self.genesis.rounds.window)
+    }
+
+    /// Gives up the join under way; the next status starts a new one.
+    fn seek_again(&mut self, now: Time, why: &'static str) {
+        if let Phase::Joining(Join { stage: Stage::Fetching(checkpoint), .. }) = &self.phase {
+            self.fetcher.cancel(&checkpoint.state);
+        }
+        self.report(Report::CannotJoin(why));
+        self.phase = Phase::Seeking { since: now };
+        // A status that led nowhere is not tried twice.
+        let peers: Vec<PeerKey> = self.neighbours.iter().map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+                neighbour.status = None;
+            }
+        }
+    }
+
+    /// Headers of `round` arrived: if they are the ones awaited, count what they vouch for.
+    pub(super) fn join_headers(&mut self, round: u64, headers: &[SignedHeader]) {
+        let Phase::Joining(join) = &mut self.phase else { return };
+        let Stage::Vouching(checkpoint) = join.stage else { return };
+        if round + 1 != checkpoint.settled + u64::from(self.genesis.rounds.window) {
+            return;
+        }
+        let mut votes: BTreeMap<(Digest, Digest), BTreeSet<PeerKey>> = BTreeMap::new();
+        for signed in headers {
+            let header = &signed.header;
+            let about = header.swarm == self.swarm && header.checkpoint_round == checkpoint.settled;
+            if about && header.author != self.me && signed.verify() {
+                votes.entry((header.checkpoint_digest, header.base)).or_default().insert(header.author);
+            }
+        }
+        // Most authors win; a tie goes to the smallest digests, the same for everybody.
+        let best = votes.into_iter().max_by_key(|(pair, authors)| (authors.len(), std::cmp::Reverse(*pair)));
+        match best {
+            Some(((state, log_digest), _)) => {
+                join.stage = Stage::Fetching(Checkpoint { settled: checkpoint.settled, state, log_digest });
+            }
+            None => join.failed = Some("no author vouches for the newest checkpoint"),
+        }
+    }
+
+    /// All headers of `round` that the source knows have been offered.
+    pub(super) fn join_round_listed(&mut self, round: u64) {
+        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &mut self.phase {
+            listed.insert(round);
+        }
+    }
+
+    /// The body of a delta of `round` is not to be had from those asked: the round is not complete.
+    pub(super) fn join_body_failed(&mut self, round: u64) {
+        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &mut self.phase {
+            listed.remove(&round);
+        }
+    }
+
+    /// The source cannot list `round`.
+    pub(super) fn join_round_failed(&mut self, _round: u64, peer: PeerKey) {
+        if let Phase::Joining(join) = &mut self.phase
+            && join.source == peer
+            && !matches!(join.stage, Stage::Fetching(_))
+        {
+            join.failed = Some("the neighbour that was asked does not answer");
+        }
+    }
+
+    /// The coefficients with this digest are here.
+    pub(super) fn state_arrived(&mut self, now: Time, hash: Digest, bytes: &[u8]) {
+        let Phase::Joining(join) = &mut self.phase else { return };
+        let Stage::Fetching(checkpoint) = join.stage else { return };
+        if checkpoint.state != hash || bytes.len() != self.layout.len() * 4 {
+            return;
+        }
+        let values = bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let state = Coefficients::new(values);
+        self.log = RoundLog::at(&self.genesis, checkpoint.settled, checkpoint.log_digest);
+        self.replica = Replica::new(self.layout.clone(), self.genesis.rule, state.clone());
+        self.checkpoints.clear();
+        self.checkpoints.push_back((checkpoint, state));
+        self.bodies.clear();
+        self.round = (checkpoint.settled + u64::from(self.genesis.rounds.window)).saturating_sub(1);
+        join.stage = Stage::CatchingUp { listed: BTreeSet::new() };
+        self.actions.push_back(super::Action::Folded);
+        self.pacer.start(now);
+    }
+
+    /// No neighbour has the bytes with this digest.
+    pub(super) fn state_failed(&mut self, hash: &Digest) {
+        if let Phase::Joining(join) = &mut self.phase
+            && join.wanted_state() == Some(*hash)
+        {
+            join.failed = Some("no neighbour has the checkpoint");
+        }
+    }
+
+    pub(super) fn continue_joining(&mut self, now: Time) {
+        let Phase::Joining(join) = &self.phase else { return };
+        let (source, target) = (join.source, join.target);
+        let connected = self.neighbours.iter().any(|(peer, _)| *peer == source);
+        let gone = !connected && !matches!(join.stage, Stage::Fetching(_));
+        if let Some(why) = join.failed.or(gone.then_some("the neighbour that was asked is gone")) {
+            self.seek_again(now, why);
+            return;
+        }
+        match &join.stage {
+            Stage::Vouching(_) => {}
+            Stage::Fetching(checkpoint) => {
+                let checkpoint = *checkpoint;
+                if self.fetcher.wants(&checkpoint.state) {
+                    return;
+                }
+                self.report(Report::JoiningAt(checkpoint));
+                let mut sources: Vec<PeerKey> = vec![source];
+                sources.extend(self.neighbours.iter().filter_map(|(peer, neighbour)| {
+                    let (status, _) = neighbour.status.as_ref()?;
+                    (*peer != source && status.checkpoint == Some(checkpoint)).then_some(*peer)
+                }));
+                let length = self.layout.len() as u64 * 4;
+                for peer in sources {
+                    self.fetch(now, checkpoint.state, length, peer);
+                }
+            }
+            Stage::CatchingUp { .. } => self.catch_up(now, source, target),
+        }
+    }
+
+    /// Takes every round in order that is complete, and asks for the next ones.
+    fn catch_up(&mut self, now: Time, source: PeerKey, target: u64) {
+        let mut next = self.log.settled();
+        loop {
+            let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &self.phase else { return };
+            let complete = listed.contains(&next) && !self.awaits_bodies_of(next);
+            if next >= target || !complete {
+                break;
+            }
+            next += 1;
+        }
+        // Rounds below `next` are complete, so this peer may stand there; a snapshot may stand further.
+        let reached = next.max(self.round.min(target));
+        if reached > self.round {
+            self.advance_to(now, reached);
+        }
+        if next >= target {
+            self.fold(now);
+            self.round = self.round.max(target);
+            let round = self.round;
+            self.report(Report::Joined { round });
+            self.begin_round(now);
+            return;
+        }
+        for round in next..target.min(next + AHEAD) {
+            let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &self.phase else { return };
+            if !listed.contains(&round) {
+                self.ask_round(now, source, round);
+            }
+        }
+    }
+}

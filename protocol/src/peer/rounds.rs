@@ -1,0 +1,255 @@
+//! Advancing: train, sign, persist, publish, wait, fold, settle; and finishing together.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::Time;
+use crate::delta::{self, Delta, Header, fixed_loss};
+use crate::digest::Digest;
+use crate::packing;
+use crate::wire::{Checkpoint, Gossip, MAX_INLINE, Role};
+
+use super::{Action, Peer, Phase, Report};
+
+/// Checkpoints kept: the newest, and the one before for those who are still fetching it.
+const CHECKPOINTS: usize = 2;
+
+/// Statuses of a neighbour that must agree in a row before a finishing peer believes it.
+const AGREEING_STATUSES: u64 = 2;
+
+/// Without neighbours, a finishing peer stays this long for somebody to come back.
+pub(super) const FINISH_ALONE: Duration = Duration::from_secs(3);
+
+/// What the trainer extracted for a round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Extracted {
+    /// The round it was asked for.
+    pub round: u64,
+    /// The packed body; empty if there was nothing to send.
+    pub body: Vec<u8>,
+    /// Tokens trained on since the last delta.
+    pub tokens: u64,
+    /// Training loss at the start, in nats per token.
+    pub loss_before: f64,
+    /// Training loss at the end.
+    pub loss_after: f64,
+}
+
+impl Peer {
+    /// The trainer has done its steps for the round.
+    pub fn handle_trained(&mut self, now: Time) {
+        if !matches!(self.phase, Phase::Training) || !self.part.trains {
+            return;
+        }
+        if self.met_others && self.neighbours.is_empty() {
+            // A week offline is not forced on anyone, and not lost: it stays in the residual.
+            self.refusals.entry("rounds trained alone").or_insert_with(|| {
+                self.actions.push_back(Action::Report(Report::Alone));
+                0
+            });
+            *self.refusals.entry("rounds trained alone").or_insert(0) += 1;
+            self.actions.push_back(Action::StartRound(self.round));
+            return;
+        }
+        let swarm = self.membership.swarm_round(self.round).unwrap_or(0);
+        let target = swarm.min(self.round.saturating_add(self.pacer.reach(now)));
+        let target = target.max(self.next_to_sign).max(self.round);
+        let last = self.part.stop_before.map_or(u64::MAX, |stop| stop.saturating_sub(1));
+        self.advance_to(now, target.min(last).max(self.round));
+        self.phase = Phase::Extracting(self.round);
+        self.actions.push_back(Action::Extract { round: self.round, k: self.genesis.rule.k });
+    }
+
+    /// The trainer has extracted its delta. It is signed and goes to disk before it goes anywhere else.
+    pub fn handle_extracted(&mut self, now: Time, extracted: Extracted) {
+        let Phase::Extracting(round) = self.phase else { return };
+        if round != extracted.round {
+            return;
+        }
+        if extracted.body.is_empty() {
+            self.start_waiting(now);
+            return;
+        }
+        if extracted.body.len() > self.max_body as usize
+            || packing::decode(&self.layout, &self.genesis.rule, &extracted.body).is_err()
+        {
+            self.report(Report::Unusable);
+            self.start_waiting(now);
+            return;
+        }
+        let header = self.header(round, &extracted);
+        let delta = Delta { id: header.id(), signed: header.sign(&self.identity), body: extracted.body.into() };
+        self.next_to_sign = round + 1;
+        let bytes = Gossip::Delta(delta.signed, Some(delta.body.to_vec())).encode();
+        self.phase = Phase::Persisting(Box::new(delta));
+        self.actions.push_back(Action::Persist { round, bytes });
+    }
+
+    /// The own delta of `round` is on disk.
+    pub fn handle_persisted(&mut self, now: Time, round: u64) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Training);
+        let Phase::Persisting(delta) = phase else {
+            self.phase = phase;
+            return;
+        };
+        debug_assert_eq!(delta.header().round, round);
+        let inline = (delta.body.len() <= MAX_INLINE).then(|| delta.body.to_vec());
+        self.actions.push_back(Action::Publish(Gossip::Delta(delta.signed, inline).encode()));
+        self.insert(now, *delta);
+        self.start_waiting(now);
+        self.continue_phase(now);
+    }
+
+    fn start_waiting(&mut self, now: Time) {
+        self.phase = Phase::Waiting { deadline: self.pacer.deadline(now) };
+    }
+
+    fn header(&self, round: u64, extracted: &Extracted) -> Header {
+        let checkpoint = self.checkpoints.back().map_or(self.start, |(checkpoint, _)| *checkpoint);
+        Header {
+            version: delta::VERSION,
+            swarm: self.swarm,
+            round,
+            author: self.me,
+            base: self.log.digest_after(self.log.settled_at(round)).unwrap_or_default(),
+            checkpoint_round: checkpoint.settled,
+            checkpoint_digest: checkpoint.state,
+            body_hash: Digest::of_bytes(&extracted.body),
+            body_length: extracted.body.len() as u32,
+            tokens: extracted.tokens,
+            loss_before: fixed_loss(extracted.loss_before),
+            loss_after: fixed_loss(extracted.loss_after),
+        }
+    }
+
+    /// Looks whether the current phase can go on.
+    pub(super) fn continue_phase(&mut self, now: Time) {
+        match &self.phase {
+            Phase::Seeking { since } => {
+                let since = *since;
+                self.continue_seeking(now, since);
+            }
+            Phase::Joining(_) => self.continue_joining(now),
+            Phase::Waiting { deadline } => {
+                let over = now >= *deadline || (now >= self.pacer.earliest() && self.everyone_is_in());
+                if over {
+                    self.next_round(now);
+                }
+            }
+            Phase::Training if !self.part.trains => self.follow(now),
+            Phase::Finishing { .. } => self.continue_finishing(now),
+            _ => {}
+        }
+    }
+
+    /// Whether every author that is expected has its delta of this round in the log.
+    fn everyone_is_in(&self) -> bool {
+        self.membership.recent(self.round).all(|(_, latest)| latest >= self.round)
+    }
+
+    fn next_round(&mut self, now: Time) {
+        self.advance_to(now, self.round + 1);
+        self.begin_round(now);
+    }
+
+    /// A replica goes where the authors are: past the lower median of their latest rounds.
+    fn follow(&mut self, now: Time) {
+        if self.part.stop_before.is_some_and(|stop| self.round >= stop) {
+            self.begin_round(now);
+            return;
+        }
+        let Some(swarm) = self.membership.swarm_round(self.round) else { return };
+        let target = (swarm + 1).min(self.round.saturating_add(self.pacer.reach(now)));
+        if target > self.round {
+            self.advance_to(now, target);
+            self.begin_round(now);
+        }
+    }
+
+    /// Training for the current round begins, or the peer has done its rounds.
+    pub(super) fn begin_round(&mut self, now: Time) {
+        if self.part.stop_before.is_some_and(|stop| self.round >= stop) {
+            self.phase = Phase::Finishing { agreed: BTreeMap::new(), since: now };
+            self.continue_finishing(now);
+            return;
+        }
+        self.phase = Phase::Training;
+        self.pacer.start(now);
+        if self.part.trains {
+            self.actions.push_back(Action::StartRound(self.round));
+        }
+    }
+
+    /// Moves on to `target`, round by round: folds what is below, settles what leaves the window, takes
+    /// checkpoints where they are due.
+    pub(super) fn advance_to(&mut self, now: Time, target: u64) {
+        if target <= self.round {
+            return;
+        }
+        self.pacer.advance(now, target - self.round);
+        let every = u64::from(self.genesis.rounds.checkpoint_every);
+        while self.round < target {
+            self.round += 1;
+            self.fold(now);
+            while self.log.settled() < self.log.settled_at(self.round) {
+                self.log.settle_next();
+                let settled = self.log.settled();
+                self.replica.settle(settled);
+                if settled.is_multiple_of(every) {
+                    self.checkpoint();
+                }
+            }
+        }
+    }
+
+    pub(super) fn fold(&mut self, _now: Time) {
+        if self.replica.fold(&self.log, self.round) {
+            self.actions.push_back(Action::Folded);
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        let state = self.replica.settled_coefficients();
+        let checkpoint = Checkpoint {
+            settled: self.log.settled(),
+            state: Digest::of_state(state.values()),
+            log_digest: self.log.log_digest(),
+        };
+        self.checkpoints.push_back((checkpoint, state));
+        if self.checkpoints.len() > CHECKPOINTS {
+            self.checkpoints.pop_front();
+        }
+    }
+
+    /// A peer that has done its rounds stays until every neighbour is as far and holds the same sets,
+    /// in two statuses in a row: what it knows may be known to nobody else yet.
+    fn continue_finishing(&mut self, now: Time) {
+        let ours: BTreeMap<u64, Digest> = self.log.set_digests(self.log.settled()).into_iter().collect();
+        let (settled, round) = (self.log.settled(), self.round);
+        let Phase::Finishing { agreed, since } = &mut self.phase else { return };
+        agreed.retain(|peer, _| self.neighbours.iter().any(|(neighbour, _)| neighbour == peer));
+        let mut all = true;
+        for (peer, neighbour) in self.neighbours.iter() {
+            let same = neighbour.status.as_ref().is_some_and(|(status, _)| {
+                let there = match status.role {
+                    Role::Author => status.round >= round,
+                    Role::Joining => false,
+                    Role::Replica | Role::Finishing => true,
+                };
+                let theirs: BTreeMap<u64, Digest> = status.open.iter().copied().collect();
+                let from = settled.max(status.settled);
+                there && (from..round).all(|at| ours.get(&at) == theirs.get(&at))
+            });
+            if !same {
+                agreed.remove(peer);
+            }
+            let first = *agreed.entry(*peer).or_insert(neighbour.heard);
+            all &= same && neighbour.heard >= first + AGREEING_STATUSES - 1;
+        }
+        let alone = self.neighbours.is_empty();
+        if all && (!alone || !self.met_others || now >= *since + FINISH_ALONE) {
+            self.phase = Phase::Finished;
+            self.actions.push_back(Action::Finished);
+        }
+    }
+}

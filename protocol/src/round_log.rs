@@ -1,0 +1,294 @@
+//! The round log: which deltas belong to which round.
+//!
+//! Open rounds are grow-only sets, one delta an author; merging two peers' sets is their union, so it
+//! does not matter in which order, how often or from whom a delta comes. Two different deltas that one
+//! author signed for one round cancel that author's part: the entry becomes *void*, with the two
+//! signed headers as the proof.
+//!
+//! A round that leaves the window settles: its set is frozen and its sorted delta ids are chained into
+//! the log digest, so two peers with equal log digests hold the same history. Settled rounds are kept
+//! for `retention` more rounds, for peers that come back.
+//!
+//! Memory is bounded: at most `window + retention` rounds plus the window ahead, `publishers` entries
+//! each. The cap on publishers is order-free: the entries with the lowest
+//! `BLAKE3(D(round - 2 window), round, author)` stay, whatever came first, and since that digest is not
+//! known when a key is made, nobody can choose a key that always wins.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::delta::{Delta, SignedHeader};
+use crate::digest::Digest;
+use crate::genesis::Genesis;
+use crate::identity::PeerKey;
+
+/// One author's part in a round.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// Its delta.
+    Delta(Arc<Delta>),
+    /// It signed two; neither counts.
+    Void(Box<(SignedHeader, SignedHeader)>),
+}
+
+/// What became of a delta that was offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Insert {
+    /// It is in the set now.
+    Added,
+    /// It was there already, or its author's part is void.
+    Known,
+    /// Its author had signed another one: both are void now, and this is the proof.
+    Equivocation(Box<(SignedHeader, SignedHeader)>),
+    /// Its round is settled.
+    TooOld,
+    /// Its round is too far ahead.
+    TooNew,
+    /// The round has `publishers` authors that come before this one.
+    Crowded,
+}
+
+type RoundSet = BTreeMap<PeerKey, Entry>;
+
+/// The sets of all rounds that are open or retained.
+#[derive(Clone, Debug)]
+pub struct RoundLog {
+    window: u64,
+    retention: u64,
+    publishers: usize,
+    rounds: BTreeMap<u64, RoundSet>,
+    settled: u64,
+    /// D by number of settled rounds, for the retained range.
+    digests: BTreeMap<u64, Digest>,
+    /// Deltas by body hash; several authors may have sent the very same body.
+    bodies: HashMap<Digest, Vec<Arc<Delta>>>,
+}
+
+impl RoundLog {
+    /// An empty log at the beginning of the swarm.
+    pub fn new(genesis: &Genesis) -> Self {
+        let start = Digest::of("swarm log 1", &[&genesis.swarm_id().0]);
+        Self::at(genesis, 0, start)
+    }
+
+    /// An empty log that starts after `settled` rounds whose log digest is `digest`.
+    pub fn at(genesis: &Genesis, settled: u64, digest: Digest) -> Self {
+        Self {
+            window: u64::from(genesis.rounds.window),
+            retention: u64::from(genesis.rounds.retention),
+            publishers: genesis.rule.publishers as usize,
+            rounds: BTreeMap::new(),
+            settled,
+            digests: BTreeMap::from([(settled, digest)]),
+            bodies: HashMap::new(),
+        }
+    }
+
+    /// Number of settled rounds; rounds below are frozen.
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// The log digest through the settled rounds.
+    pub fn log_digest(&self) -> Digest {
+        self.digest_after(self.settled).unwrap_or_default()
+    }
+
+    /// The log digest after `settled` rounds, if that is in the retained range.
+    pub fn digest_after(&self, settled: u64) -> Option<Digest> {
+        self.digests.get(&settled).copied()
+    }
+
+    /// How many rounds are settled when a peer trains for `round`.
+    pub fn settled_at(&self, round: u64) -> u64 {
+        (round + 1).saturating_sub(self.window)
+    }
+
+    /// Offers a verified delta; `newest` is the highest round that is accepted.
+    pub fn insert(&mut self, delta: Delta, newest: u64) -> Insert {
+        let (round, author) = (delta.header().round, delta.header().author);
+        if round < self.settled {
+            return Insert::TooOld;
+        }
+        if round > newest {
+            return Insert::TooNew;
+        }
+        let set = self.rounds.entry(round).or_default();
+        match set.get(&author) {
+            Some(Entry::Void(_)) => Insert::Known,
+            Some(Entry::Delta(held)) if held.id == delta.id => Insert::Known,
+            Some(Entry::Delta(held)) => {
+                let mut proof = [held.clone(), Arc::new(delta)];
+                proof.sort_by_key(|delta| delta.id);
+                let proof = Box::new((proof[0].signed, proof[1].signed));
+                self.void(&proof);
+                Insert::Equivocation(proof)
+            }
+            None => {
+                let delta = Arc::new(delta);
+                self.bodies.entry(delta.header().body_hash).or_default().push(delta.clone());
+                set.insert(author, Entry::Delta(delta));
+                self.enforce_cap(round, author)
+            }
+        }
+    }
+
+    /// Voids an author's part of a round by a proof that was verified: two signed headers of the same
+    /// author and round with different ids. Returns whether that changed anything.
+    pub fn insert_proof(&mut self, proof: &(SignedHeader, SignedHeader), newest: u64) -> bool {
+        let (round, author) = (proof.0.header.round, proof.0.header.author);
+        if round < self.settled || round > newest {
+            return false;
+        }
+        if matches!(self.rounds.get(&round).and_then(|set| set.get(&author)), Some(Entry::Void(_))) {
+            return false;
+        }
+        self.void(proof);
+        self.enforce_cap(round, author) == Insert::Added
+    }
+
+    fn void(&mut self, proof: &(SignedHeader, SignedHeader)) {
+        let (round, author) = (proof.0.header.round, proof.0.header.author);
+        let old = self.rounds.entry(round).or_default().insert(author, Entry::Void(Box::new(*proof)));
+        self.forget(old);
+    }
+
+    fn forget(&mut self, entry: Option<Entry>) {
+        if let Some(Entry::Delta(delta)) = entry {
+            let hash = delta.header().body_hash;
+            if let Some(sharing) = self.bodies.get_mut(&hash) {
+                sharing.retain(|held| held.id != delta.id);
+                if sharing.is_empty() {
+                    self.bodies.remove(&hash);
+                }
+            }
+        }
+    }
+
+    /// Drops the last-ranked author if the round has too many; says what became of `new`.
+    fn enforce_cap(&mut self, round: u64, new: PeerKey) -> Insert {
+        let seed = self
+            .digests
+            .range(..=(round + 1).saturating_sub(2 * self.window))
+            .next_back()
+            .map(|(_, digest)| *digest)
+            .unwrap_or_default();
+        let Some(set) = self.rounds.get_mut(&round) else { return Insert::Added };
+        if set.len() <= self.publishers {
+            return Insert::Added;
+        }
+        let rank = |author: &PeerKey| Digest::of("swarm rank 1", &[&seed.0, &round.to_le_bytes(), &author.0]);
+        let Some(last) = set.keys().copied().max_by_key(|author| rank(author)) else { return Insert::Added };
+        let dropped = set.remove(&last);
+        self.forget(dropped);
+        if last == new { Insert::Crowded } else { Insert::Added }
+    }
+
+    /// The deltas of a round that count, by author.
+    pub fn deltas(&self, round: u64) -> impl Iterator<Item = &Arc<Delta>> {
+        self.entries(round).filter_map(|entry| match entry {
+            Entry::Delta(delta) => Some(delta),
+            Entry::Void(_) => None,
+        })
+    }
+
+    /// All entries of a round, by author.
+    pub fn entries(&self, round: u64) -> impl Iterator<Item = &Entry> {
+        self.rounds.get(&round).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// An author's delta for a round, if it counts.
+    pub fn delta_of(&self, round: u64, author: &PeerKey) -> Option<&Arc<Delta>> {
+        match self.rounds.get(&round)?.get(author)? {
+            Entry::Delta(delta) => Some(delta),
+            Entry::Void(_) => None,
+        }
+    }
+
+    /// Whether the log holds this delta, or knows that its author's part is void.
+    pub fn knows(&self, round: u64, author: &PeerKey, id: Digest) -> bool {
+        match self.rounds.get(&round).and_then(|set| set.get(author)) {
+            Some(Entry::Delta(held)) => held.id == id,
+            Some(Entry::Void(_)) => true,
+            None => false,
+        }
+    }
+
+    /// The body with this hash.
+    pub fn body(&self, hash: &Digest) -> Option<&Arc<[u8]>> {
+        self.bodies.get(hash)?.first().map(|delta| &delta.body)
+    }
+
+    /// The digest of a round's set: equal digests mean equal sets. `None` for an empty set.
+    pub fn set_digest(&self, round: u64) -> Option<Digest> {
+        let set = self.rounds.get(&round).filter(|set| !set.is_empty())?;
+        Some(Self::digest_of(set))
+    }
+
+    fn digest_of(set: &RoundSet) -> Digest {
+        let mut bytes = Vec::with_capacity(set.len() * 33);
+        for (author, entry) in set {
+            // Any two of an author's deltas prove the same, so a void part is named by its author.
+            let (tag, id) = match entry {
+                Entry::Delta(delta) => (0, delta.id.0),
+                Entry::Void(_) => (1, author.0),
+            };
+            bytes.push(tag);
+            bytes.extend(id);
+        }
+        Digest::of("swarm round 1", &[&bytes])
+    }
+
+    /// `(round, set digest)` of the rounds from `from` on that have entries.
+    pub fn set_digests(&self, from: u64) -> Vec<(u64, Digest)> {
+        let sets = self.rounds.range(from..).filter(|(_, set)| !set.is_empty());
+        sets.map(|(round, set)| (*round, Self::digest_of(set))).collect()
+    }
+
+    /// Freezes the next round, chains its set into the log digest, and drops what is beyond retention.
+    pub fn settle_next(&mut self) {
+        let set = self.set_digest(self.settled).unwrap_or_default();
+        let chained =
+            Digest::of("swarm chain 1", &[&self.log_digest().0, &self.settled.to_le_bytes(), &set.0]);
+        self.settled += 1;
+        self.digests.insert(self.settled, chained);
+        let oldest = self.settled.saturating_sub(self.retention);
+        let kept = self.rounds.split_off(&oldest);
+        for entry in std::mem::replace(&mut self.rounds, kept).into_values().flat_map(BTreeMap::into_values) {
+            self.forget(Some(entry));
+        }
+        self.digests = self.digests.split_off(&oldest.saturating_sub(2 * self.window));
+    }
+
+    /// Number of deltas held, in all rounds.
+    pub fn held(&self) -> usize {
+        self.bodies.values().map(Vec::len).sum()
+    }
+
+    /// Everything that a snapshot needs: `(settled, digest)` pairs, and all entries.
+    pub fn contents(&self) -> (Vec<(u64, Digest)>, Vec<&Entry>) {
+        let digests = self.digests.iter().map(|(count, digest)| (*count, *digest)).collect();
+        (digests, self.rounds.values().flat_map(BTreeMap::values).collect())
+    }
+
+    /// Rebuilds a log from a snapshot's `contents`; `None` if `digests` does not hold `settled`.
+    pub fn from_contents(
+        genesis: &Genesis,
+        settled: u64,
+        digests: Vec<(u64, Digest)>,
+        deltas: Vec<Delta>,
+        proofs: Vec<(SignedHeader, SignedHeader)>,
+    ) -> Option<Self> {
+        let digests: BTreeMap<_, _> = digests.into_iter().collect();
+        let mut log = Self::at(genesis, 0, *digests.get(&settled)?);
+        log.digests = digests;
+        for delta in deltas {
+            log.insert(delta, u64::MAX);
+        }
+        for proof in proofs {
+            log.insert_proof(&proof, u64::MAX);
+        }
+        log.settled = settled;
+        Some(log)
+    }
+}
