@@ -1,1 +1,4 @@
 //! Optimizer.
+
+pub mod dct;
+pub mod topk;
