@@ -293,7 +293,7 @@ fn pair_of<T>(rows: &[T], cols: usize) -> (&[T], &[T]) {
 
 /// Where Makhoul's order puts sample `j` of `n`.
 fn shuffled(j: usize, n: usize) -> usize {
-    if j % 2 == 0 { j / 2 } else { n - 1 - j / 2 }
+    if j.is_multiple_of(2) { j / 2 } else { n - 1 - j / 2 }
 }
 
 fn load<T: Real>(first: &[T], second: &[T], line: &mut [Complex<T>]) {

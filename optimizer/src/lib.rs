@@ -1,4 +1,5 @@
 //! Optimizer.
 
 pub mod dct;
+pub mod demo;
 pub mod topk;
