@@ -51,7 +51,13 @@ impl Coefficients {
     /// Folds the set `deltas` (one an author) in or out. The order of `deltas` does not matter.
     ///
     /// Marks in `touched`, one flag a tile, the tiles that have changed.
-    pub fn fold(&mut self, layout: &Layout, deltas: &[&SparseDelta], direction: Direction, touched: &mut [bool]) {
+    pub fn fold(
+        &mut self,
+        layout: &Layout,
+        deltas: &[&SparseDelta],
+        direction: Direction,
+        touched: &mut [bool],
+    ) {
         let n = deltas.len() as i64;
         if n == 0 {
             return;
@@ -65,7 +71,8 @@ impl Coefficients {
                 while let Some((_, exponent, entries)) = cursor.next_if(|(at, ..)| *at == index) {
                     let magnitude = 1i64 << exponent.min(31);
                     for entry in entries.iter().filter(|entry| usize::from(entry.position) < tile.area()) {
-                        sums[usize::from(entry.position)] += if entry.negative { -magnitude } else { magnitude };
+                        sums[usize::from(entry.position)] +=
+                            if entry.negative { -magnitude } else { magnitude };
                         named.push(entry.position);
                     }
                 }
@@ -139,7 +146,8 @@ mod tests {
 
     #[test]
     fn halves_go_away_from_zero() {
-        let cases = [(5, 2, 3), (-5, 2, -3), (4, 3, 1), (-4, 3, -1), (0, 7, 0), (7, 1, 7), (1, 3, 0), (2, 4, 1)];
+        let cases =
+            [(5, 2, 3), (-5, 2, -3), (4, 3, 1), (-4, 3, -1), (0, 7, 0), (7, 1, 7), (1, 3, 0), (2, 4, 1)];
         for (a, n, expected) in cases {
             assert_eq!(divide_half_away(a, n), expected, "{a} / {n}");
         }

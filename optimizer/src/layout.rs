@@ -140,7 +140,8 @@ impl Layout {
 
     fn push(&mut self, name: String, rows: usize, cols: usize) -> Result<(), LayoutError> {
         let size = rows.checked_mul(cols).filter(|&size| size > 0);
-        let end = size.and_then(|size| self.total.checked_add(size)).filter(|&end| end <= isize::MAX as usize / 8);
+        let end =
+            size.and_then(|size| self.total.checked_add(size)).filter(|&end| end <= isize::MAX as usize / 8);
         let Some(end) = end else { return Err(LayoutError::Size(name)) };
         let first_tile = self.tiles.len();
         let mut offset = self.total;
@@ -214,8 +215,7 @@ mod tests {
 
     #[test]
     fn ragged_edges_cover_every_scalar_once() {
-        let layout =
-            Layout::new([("m", vec![100, 70]), ("v", vec![130]), ("one", vec![1, 1])], 64).unwrap();
+        let layout = Layout::new([("m", vec![100, 70]), ("v", vec![130]), ("one", vec![1, 1])], 64).unwrap();
         assert_eq!(layout.len(), 7000 + 130 + 1);
         let shapes: Vec<_> = layout.tiles().iter().map(|t| (t.rows, t.cols)).collect();
         assert_eq!(shapes, [(64, 64), (64, 6), (36, 64), (36, 6), (1, 64), (1, 64), (1, 2), (1, 1)]);

@@ -1,0 +1,276 @@
+//! The residual R: what a device has learned and not yet told anyone, in the DCT domain.
+//!
+//! ```text
+//! Q = inverseDCT(C - R)        this device's own model: the shared C, plus what only it knows
+//! ```
+//!
+//! Local training moves Q by a displacement; `accumulate` adds its transform to R (with the sign that
+//! makes the line above true again). `extract` takes the large, fast components out of R as signs and
+//! power-of-two scales; R keeps exactly what was not sent, so nothing is lost to rounding (error
+//! feedback, Seide et al. 2014; DeMo's decoupled momentum, arXiv 2411.19870, without its decay).
+//! Everything here is local float arithmetic: no rounding in it can part two peers.
+
+use thiserror::Error;
+
+use crate::coefficients::{Coefficients, UNIT};
+use crate::dct::TileDct;
+use crate::layout::{Layout, Tile};
+use crate::sparse::{Entry, SparseDelta};
+use crate::topk;
+
+/// A displacement held a NaN or an infinity; nothing was changed.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error("parameter {parameter}: training produced a value that is not finite")]
+pub struct NotFinite {
+    /// The first parameter concerned.
+    pub parameter: String,
+}
+
+/// The transforms of every tile shape that a layout uses.
+#[derive(Clone)]
+pub struct Transforms {
+    plans: Vec<((usize, usize), TileDct<f32>)>,
+}
+
+impl Transforms {
+    /// Plans the transforms for `layout`: usually one or two shapes, at most four a parameter.
+    pub fn new(layout: &Layout) -> Self {
+        let mut transforms = Self { plans: Vec::new() };
+        for tile in layout.tiles() {
+            transforms.of(tile);
+        }
+        transforms
+    }
+
+    fn of(&mut self, tile: &Tile) -> &mut TileDct<f32> {
+        let shape = (tile.rows, tile.cols);
+        let index = match self.plans.iter().position(|(planned, _)| *planned == shape) {
+            Some(index) => index,
+            None => {
+                self.plans.push((shape, TileDct::new(tile.rows, tile.cols)));
+                self.plans.len() - 1
+            }
+        };
+        &mut self.plans[index].1
+    }
+}
+
+/// R in coefficient order, in units of model parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Residual {
+    values: Vec<f32>,
+}
+
+impl Residual {
+    /// A residual with nothing in it.
+    pub fn zeros(layout: &Layout) -> Self {
+        Self { values: vec![0.0; layout.len()] }
+    }
+
+    /// Takes over values in coefficient order, such as a snapshot's, or `None` if their number is wrong
+    /// or one is not finite.
+    pub fn from_values(layout: &Layout, values: Vec<f32>) -> Option<Self> {
+        (values.len() == layout.len() && values.iter().all(|v| v.is_finite())).then_some(Self { values })
+    }
+
+    /// R in coefficient order.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The Euclidean norm of R: how much this device has not yet told.
+    pub fn norm(&self) -> f64 {
+        self.values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt()
+    }
+
+    /// `R += DCT(before - after)`: what local training moved the parameters by. Both slices are in
+    /// parameter order.
+    ///
+    /// # Errors
+    /// [`NotFinite`] if either holds a NaN or an infinity; R is then unchanged.
+    pub fn accumulate(
+        &mut self,
+        layout: &Layout,
+        transforms: &mut Transforms,
+        before: &[f32],
+        after: &[f32],
+    ) -> Result<(), NotFinite> {
+        if let Some(bad) = before.iter().zip(after).position(|(b, a)| !(b - a).is_finite()) {
+            return Err(NotFinite { parameter: layout.parameter_at(bad).unwrap_or("?").to_owned() });
+        }
+        let area = layout.side() * layout.side();
+        let (mut from, mut to) = (vec![0.0; area], vec![0.0; area]);
+        for tile in layout.tiles() {
+            let (from, to) = (&mut from[..tile.area()], &mut to[..tile.area()]);
+            tile.gather(before, from);
+            tile.gather(after, to);
+            from.iter_mut().zip(&*to).for_each(|(b, a)| *b -= a);
+            transforms.of(tile).forward(from);
+            self.values[tile.range()].iter_mut().zip(&*from).for_each(|(r, d)| *r += d);
+        }
+        Ok(())
+    }
+
+    /// Takes the `k` largest coefficients of every full tile (other tiles at the same density) out of
+    /// R, each as a sign times the tile's scale: the power of two nearest, in the exponent, to their
+    /// mean magnitude, at most `2^max_exponent` units. A tile whose mean is below half a unit sends
+    /// nothing. R keeps the difference.
+    pub fn extract(&mut self, layout: &Layout, k: usize, max_exponent: u8) -> SparseDelta {
+        let mut delta = SparseDelta::default();
+        let (mut scratch, mut chosen) = (Vec::new(), Vec::new());
+        for (index, tile) in layout.tiles().iter().enumerate() {
+            let block = &mut self.values[tile.range()];
+            topk::select(block, layout.tile_k(tile.area(), k), &mut scratch, &mut chosen);
+            let sum: f64 = chosen.iter().map(|&at| f64::from(block[at as usize]).abs()).sum();
+            let mean = sum / chosen.len().max(1) as f64 / f64::from(UNIT);
+            if !(mean >= 0.5 && mean.is_finite()) {
+                continue;
+            }
+            let exponent = mean.log2().round().clamp(0.0, f64::from(max_exponent)) as u8;
+            let scale = (1u64 << exponent) as f32 * UNIT;
+            let entries = chosen.iter().map(|&at| {
+                let value = &mut block[at as usize];
+                let negative = value.is_sign_negative();
+                *value -= if negative { -scale } else { scale };
+                Entry { position: at as u16, negative }
+            });
+            delta.push(index as u32, exponent, entries);
+        }
+        delta
+    }
+
+    /// Puts what `delta` carried back: it was not accepted into the shared model after all.
+    pub fn give_back(&mut self, layout: &Layout, delta: &SparseDelta) {
+        delta.for_each(layout, |index, units| self.values[index] += units as f32 * UNIT);
+    }
+
+    /// Takes out what `delta` carried: it was sent after this residual was saved.
+    pub fn take_out(&mut self, layout: &Layout, delta: &SparseDelta) {
+        delta.for_each(layout, |index, units| self.values[index] -= units as f32 * UNIT);
+    }
+}
+
+/// Writes the model into `out`, in parameter order: `inverseDCT(C - R)`, the device's own, or
+/// `inverseDCT(C)`, the shared one, without a residual. Only tiles flagged in `only` (one flag a tile)
+/// are written, if given.
+pub fn model(
+    layout: &Layout,
+    transforms: &mut Transforms,
+    shared: &Coefficients,
+    residual: Option<&Residual>,
+    only: Option<&[bool]>,
+    out: &mut [f32],
+) {
+    let mut buffer = vec![0.0; layout.side() * layout.side()];
+    for (index, tile) in layout.tiles().iter().enumerate() {
+        if only.is_some_and(|flags| !flags.get(index).copied().unwrap_or(true)) {
+            continue;
+        }
+        let block = &mut buffer[..tile.area()];
+        let c = &shared.values()[tile.range()];
+        block.iter_mut().zip(c).for_each(|(out, &c)| *out = c as f32 * UNIT);
+        if let Some(residual) = residual {
+            block.iter_mut().zip(&residual.values[tile.range()]).for_each(|(out, r)| *out -= r);
+        }
+        transforms.of(tile).inverse(block);
+        tile.scatter(block, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coefficients::Direction;
+    use proptest::prelude::*;
+
+    fn layout() -> Layout {
+        Layout::new([("m", vec![40, 20]), ("v", vec![33])], 16).unwrap()
+    }
+
+    fn noise(seed: u64, n: usize, scale: f32) -> Vec<f32> {
+        let mut state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        (0..n)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * scale
+            })
+            .collect()
+    }
+
+    fn close(a: &[f32], b: &[f32], tolerance: f32) {
+        for (index, (a, b)) in a.iter().zip(b).enumerate() {
+            assert!((a - b).abs() <= tolerance, "scalar {index}: {a} against {b}");
+        }
+    }
+
+    proptest! {
+        /// The equation of the design: after any local step, C - R gives back the trained model, and a
+        /// fold of one's own delta alone leaves it where it was.
+        #[test]
+        fn c_minus_r_gives_back_q(seed in any::<u64>(), k in 1usize..256) {
+            let layout = layout();
+            let mut transforms = Transforms::new(&layout);
+            let c0 = noise(seed, layout.len(), 300_000.0).iter().map(|v| *v as i32).collect();
+            let mut c = Coefficients::new(c0);
+            let mut r = Residual::zeros(&layout);
+            let mut q = vec![0.0; layout.len()];
+            model(&layout, &mut transforms, &c, Some(&r), None, &mut q);
+            for round in 0..3 {
+                let step = noise(seed ^ (round + 7), layout.len(), 0.01);
+                let trained: Vec<f32> = q.iter().zip(&step).map(|(q, s)| q + s).collect();
+                r.accumulate(&layout, &mut transforms, &q, &trained).unwrap();
+                model(&layout, &mut transforms, &c, Some(&r), None, &mut q);
+                close(&q, &trained, 5e-6);
+
+                let before = r.norm();
+                let delta = r.extract(&layout, k, 18);
+                prop_assert!(!delta.is_empty() && r.norm() < before);
+                let mut touched = vec![false; layout.tiles().len()];
+                c.fold(&layout, &[&delta], Direction::In, &mut touched);
+                model(&layout, &mut transforms, &c, Some(&r), Some(&touched), &mut q);
+                close(&q, &trained, 5e-6);
+            }
+        }
+
+        #[test]
+        fn what_is_returned_is_what_was_taken(seed in any::<u64>()) {
+            let layout = layout();
+            let r = Residual::from_values(&layout, noise(seed, layout.len(), 0.02)).unwrap();
+            let mut changed = r.clone();
+            let delta = changed.extract(&layout, 64, 18);
+            let sent = changed.clone();
+            changed.give_back(&layout, &delta);
+            close(changed.values(), r.values(), 1e-8);
+            changed.take_out(&layout, &delta);
+            close(changed.values(), sent.values(), 1e-8);
+        }
+    }
+
+    #[test]
+    fn scales_are_powers_of_two_under_the_cap() {
+        let layout = Layout::new([("v", vec![8])], 8).unwrap();
+        let mut r = Residual::from_values(&layout, vec![0.0, 3.0, 0.0, 0.0, -5.0, 0.0, 0.0, 0.1]).unwrap();
+        let delta = r.extract(&layout, 16, 18);
+        let all: Vec<_> = delta.tiles().map(|(tile, e, entries)| (tile, e, entries.to_vec())).collect();
+        let entry = |position, negative| Entry { position, negative };
+        assert_eq!(all, [(0, 18, vec![entry(1, false), entry(4, true)])]);
+        assert_eq!(r.values(), [0.0, 2.75, 0.0, 0.0, -4.75, 0.0, 0.0, 0.1]);
+        let mut tiny = Residual::from_values(&layout, vec![0.4 * UNIT; 8]).unwrap();
+        assert!(tiny.extract(&layout, 16, 18).is_empty());
+    }
+
+    #[test]
+    fn not_finite_is_refused_by_name_and_changes_nothing() {
+        let layout = layout();
+        let mut transforms = Transforms::new(&layout);
+        let mut r = Residual::zeros(&layout);
+        let before = vec![0.0; layout.len()];
+        let mut after = before.clone();
+        after[801] = f32::NAN;
+        let error = r.accumulate(&layout, &mut transforms, &before, &after).unwrap_err();
+        assert_eq!(error.parameter, "v");
+        assert_eq!(r, Residual::zeros(&layout));
+    }
+}

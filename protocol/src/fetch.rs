@@ -155,7 +155,10 @@ mod tests {
         assert_eq!(progress, Progress::More(Piece { peer: A, offset: u64::from(MAX_CHUNK), length: 10 }));
         assert!(!bad);
         assert_eq!(fetcher.progress(&hash), Some((u64::from(MAX_CHUNK), total)));
-        assert_eq!(fetcher.arrived(hash, A, total, &data[MAX_CHUNK as usize..]), (Progress::Done(data), false));
+        assert_eq!(
+            fetcher.arrived(hash, A, total, &data[MAX_CHUNK as usize..]),
+            (Progress::Done(data), false)
+        );
         assert!(!fetcher.wants(&hash));
     }
 

@@ -129,8 +129,8 @@ impl Genesis {
     /// # Errors
     /// [`GenesisError`], naming the key.
     pub fn parse(text: &str) -> Result<Self, GenesisError> {
-        let genesis: Self =
-            toml::from_str(text).map_err(|error| GenesisError::Syntax(error.to_string().trim().to_owned()))?;
+        let genesis: Self = toml::from_str(text)
+            .map_err(|error| GenesisError::Syntax(error.to_string().trim().to_owned()))?;
         genesis.validate().map_err(GenesisError::Value)?;
         Ok(genesis)
     }
@@ -211,7 +211,8 @@ impl Genesis {
     /// None for a genesis that was parsed or passed `validate`.
     pub fn layout(&self) -> Result<Layout, GenesisError> {
         let parameters = self.model.parameters().into_iter().map(|p| (p.name, p.shape));
-        Layout::new(parameters, self.rule.tile as usize).map_err(|error| GenesisError::Value(error.to_string()))
+        Layout::new(parameters, self.rule.tile as usize)
+            .map_err(|error| GenesisError::Value(error.to_string()))
     }
 
     /// Checks every value; the error names the key.

@@ -39,11 +39,12 @@ pub fn coefficients(genesis: &Genesis, layout: &Layout) -> Coefficients {
                 let mut draw = [0u8; 2 * SUMMANDS];
                 for value in &mut values[range] {
                     stream.fill(&mut draw);
-                    let sum: i64 = draw.chunks_exact(2).map(|b| i64::from(u16::from_le_bytes([b[0], b[1]]))).sum();
+                    let sum: i64 =
+                        draw.chunks_exact(2).map(|b| i64::from(u16::from_le_bytes([b[0], b[1]]))).sum();
                     // Twice the mean of a uniform 16-bit integer is 65535.
                     let centred = 2 * sum - SUMMANDS as i64 * 65_535;
                     // centred has standard deviation 2^17; scale it to std x 2^20 units.
-                    let scaled = i128::from(centred) * i128::from(std_millionths) << (UNIT_BITS - 17);
+                    let scaled = (i128::from(centred) * i128::from(std_millionths)) << (UNIT_BITS - 17);
                     *value = i32::try_from(scaled / 1_000_000).unwrap_or(0);
                 }
             }
@@ -89,7 +90,12 @@ mod tests {
                 Init::Normal { std_millionths } => {
                     let std = f64::from(std_millionths) * 1e-6;
                     assert!(mean.abs() < 4.0 * std / n.sqrt(), "{}: mean {mean}", parameter.name);
-                    assert!((variance.sqrt() / std - 1.0).abs() < 0.03, "{}: {}", parameter.name, variance.sqrt());
+                    assert!(
+                        (variance.sqrt() / std - 1.0).abs() < 0.03,
+                        "{}: {}",
+                        parameter.name,
+                        variance.sqrt()
+                    );
                 }
             }
         }

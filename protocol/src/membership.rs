@@ -38,7 +38,10 @@ impl Membership {
     /// The authors heard for one of the last [`RECENT_ROUNDS`] rounds before `round`, or for later ones.
     pub fn recent(&self, round: u64) -> impl Iterator<Item = (&PeerKey, u64)> {
         let from = round.saturating_sub(RECENT_ROUNDS);
-        self.latest.iter().filter(move |(_, latest)| **latest >= from).map(|(author, latest)| (author, *latest))
+        self.latest
+            .iter()
+            .filter(move |(_, latest)| **latest >= from)
+            .map(|(author, latest)| (author, *latest))
     }
 
     /// The lower median of the latest rounds of the recent authors: where the swarm is. A minority of

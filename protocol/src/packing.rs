@@ -12,8 +12,9 @@
 //! last byte     padded with zero bits
 //! ```
 //!
-//! `b` follows from the tile's area and count alone. For uniformly spread positions the code is within
-//! 0.15 bits of the bound log2 C(area, k) / k + 1; a delta is worth at most one encoding, and decoding
+//! `b` follows from the tile's area and count alone. For uniformly spread positions a coefficient costs
+//! 0.2 bits more than the bound log2 C(area, k) / k + 1 at k = 128 and 256 (0.5 at k = 8), and 5 / k bits
+//! for the tile's scale; a delta is worth at most one encoding, and decoding
 //! refuses everything else: another version or density, an exponent over the cap, a position outside
 //! the tile, non-zero padding, trailing bytes, a body that says nothing at all.
 //!
@@ -357,12 +358,12 @@ mod tests {
     #[test]
     fn a_coefficient_costs_little_more_than_the_bound() {
         let layout = Layout::new([("m", vec![640, 640])], 64).unwrap();
-        for (k, bound) in [(8u32, 11.1), (32, 9.3), (128, 7.4), (256, 6.4)] {
+        for (k, bound, slack) in [(8u32, 11.1, 0.5), (32, 9.3, 0.25), (128, 7.4, 0.2), (256, 6.4, 0.2)] {
             let delta = delta(&layout, 11, k);
             let body = encode(&layout, &RULE, k, &delta).unwrap();
             let bits = body.len() as f64 * 8.0 / delta.len() as f64;
             // The tile's scale costs 5 / k bits a coefficient on top.
-            assert!(bits < bound + 0.2 + 5.0 / f64::from(k), "k = {k}: {bits:.2} bits a coefficient");
+            assert!(bits < bound + slack + 5.0 / f64::from(k), "k = {k}: {bits:.2} bits a coefficient");
         }
     }
 

@@ -47,8 +47,8 @@ impl Peer {
         match Gossip::decode(bytes) {
             Ok(Gossip::Delta(signed, body)) => match self.screen(&signed) {
                 Screened::Good => match body {
-                    Some(body) => self.admit(now, source, signed, body, vec![token]),
-                    None => self.await_body(now, source, signed, Some(token)),
+                    Some(body) => self.admit(now, source, *signed, body, vec![token]),
+                    None => self.await_body(now, source, *signed, Some(token)),
                 },
                 Screened::Known => self.verdict(token, Verdict::Accept),
                 Screened::Useless(kind) => {
@@ -131,12 +131,18 @@ impl Peer {
             return;
         }
         let awaited = self.bodies.entry(hash).or_default();
-        match awaited.headers.iter_mut().find(|(held, _)| held.header == signed.header) {
-            Some((_, tokens)) if tokens.len() < MAX_SHARING => tokens.extend(token),
-            None if awaited.headers.len() < MAX_SHARING => {
-                awaited.headers.push((signed, token.into_iter().collect()));
+        let shared = awaited.headers.len();
+        let tokens = match awaited.headers.iter_mut().find(|(held, _)| held.header == signed.header) {
+            Some((_, tokens)) => Some(tokens),
+            None if shared < MAX_SHARING => {
+                awaited.headers.push((signed, Vec::new()));
+                awaited.headers.last_mut().map(|(_, tokens)| tokens)
             }
-            _ => token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore)),
+            None => None,
+        };
+        match tokens.filter(|tokens| tokens.len() < MAX_SHARING) {
+            Some(tokens) => tokens.extend(token),
+            None => token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore)),
         }
         self.fetch(now, hash, signed.header.body_length.into(), source);
     }
@@ -158,12 +164,16 @@ impl Peer {
 
     /// Whether a body of a delta of `round` is still on its way.
     pub(super) fn awaits_bodies_of(&self, round: u64) -> bool {
-        self.bodies.values().flat_map(|awaited| &awaited.headers).any(|(signed, _)| signed.header.round == round)
+        self.bodies
+            .values()
+            .flat_map(|awaited| &awaited.headers)
+            .any(|(signed, _)| signed.header.round == round)
     }
 
     fn admit(&mut self, now: Time, source: PeerKey, signed: SignedHeader, body: Vec<u8>, tokens: Vec<u64>) {
         let header = &signed.header;
-        let bad = if body.len() != header.body_length as usize || Digest::of_bytes(&body) != header.body_hash {
+        let bad = if body.len() != header.body_length as usize || Digest::of_bytes(&body) != header.body_hash
+        {
             Some("delta whose body does not match its header")
         } else if packing::decode(&self.layout, &self.genesis.rule, &body).is_err() {
             Some("delta whose body is not canonical")

@@ -90,7 +90,9 @@ impl Peer {
     fn fetched(&mut self, now: Time, from: PeerKey, hash: Digest, progress: Progress) {
         match progress {
             Progress::More(piece) => self.ask_piece(now, hash, piece),
-            Progress::Done(bytes) if self.bodies.contains_key(&hash) => self.body_arrived(now, from, hash, bytes),
+            Progress::Done(bytes) if self.bodies.contains_key(&hash) => {
+                self.body_arrived(now, from, hash, bytes)
+            }
             Progress::Done(bytes) => self.state_arrived(now, hash, &bytes),
             Progress::Failed => {
                 self.body_failed(&hash);
@@ -204,11 +206,14 @@ impl Peer {
         // Rounds whose gossip is still in the air settle by themselves; when nothing new comes, or
         // something is being caught up with, there is no reason to be patient.
         let patience = match self.phase {
-            Phase::Training | Phase::Waiting { .. } | Phase::Extracting(_) | Phase::Persisting(_) => STATUS_INTERVAL,
+            Phase::Training | Phase::Waiting { .. } | Phase::Extracting(_) | Phase::Persisting(_) => {
+                STATUS_INTERVAL
+            }
             _ => Duration::ZERO,
         };
         let rounds = settled..=self.newest();
-        let ours: std::collections::BTreeMap<u64, Digest> = self.log.set_digests(settled).into_iter().collect();
+        let ours: std::collections::BTreeMap<u64, Digest> =
+            self.log.set_digests(settled).into_iter().collect();
         let known = self.log.digest_after(status.settled);
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         let differing =

@@ -228,7 +228,9 @@ impl Peer {
     fn catch_up(&mut self, now: Time, source: PeerKey, target: u64) {
         let mut next = self.log.settled();
         loop {
-            let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &self.phase else { return };
+            let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &self.phase else {
+                return;
+            };
             let complete = listed.contains(&next) && !self.awaits_bodies_of(next);
             if next >= target || !complete {
                 break;
@@ -249,7 +251,9 @@ impl Peer {
             return;
         }
         for round in next..target.min(next + AHEAD) {
-            let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &self.phase else { return };
+            let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &self.phase else {
+                return;
+            };
             if !listed.contains(&round) {
                 self.ask_round(now, source, round);
             }

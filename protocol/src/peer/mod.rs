@@ -14,15 +14,15 @@
 //!   Folded     ──> the driver recomputes its model from C ──> StartRound of the next round
 //! ```
 //!
-//! * [`admission`] decides about deltas that come in: verified before anything is kept or passed on.
-//! * [`exchange`] talks with neighbours: statuses, rounds, blobs.
+//! * `admission` decides about deltas that come in: verified before anything is kept or passed on.
+//! * `exchange` talks with neighbours: statuses, rounds, blobs.
 //! * [`rounds`] advances: sign, wait, fold, settle, checkpoint, finish.
-//! * [`join`] brings a newcomer, or somebody who was away, to where the swarm is.
+//! * `join` brings a newcomer, or somebody who was away, to where the swarm is.
 
 mod admission;
 mod exchange;
 mod join;
-mod rounds;
+pub mod rounds;
 pub mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -41,8 +41,8 @@ use crate::genesis::{Genesis, GenesisError};
 use crate::identity::{Identity, PeerKey};
 use crate::initial;
 use crate::membership::Membership;
-use crate::packing;
 use crate::pacer::Pacer;
+use crate::packing;
 use crate::replica::Replica;
 use crate::round_log::RoundLog;
 use crate::wire::{Checkpoint, Role};
@@ -229,7 +229,12 @@ impl Peer {
     ///
     /// # Errors
     /// A genesis that has no layout.
-    pub fn new(now: Time, genesis: Arc<Genesis>, identity: Identity, part: Part) -> Result<Self, GenesisError> {
+    pub fn new(
+        now: Time,
+        genesis: Arc<Genesis>,
+        identity: Identity,
+        part: Part,
+    ) -> Result<Self, GenesisError> {
         let layout = Arc::new(genesis.layout()?);
         let c0 = initial::coefficients(&genesis, &layout);
         let log = RoundLog::new(&genesis);
@@ -279,7 +284,9 @@ impl Peer {
                 let behind = self.membership.swarm_round(self.round).is_some_and(|swarm| swarm >= self.round);
                 behind.then(|| self.pacer.earliest())
             }
-            Phase::Finishing { since, .. } if self.neighbours.is_empty() => Some(*since + rounds::FINISH_ALONE),
+            Phase::Finishing { since, .. } if self.neighbours.is_empty() => {
+                Some(*since + rounds::FINISH_ALONE)
+            }
             _ => None,
         };
         [phase, self.neighbours.next_event()].into_iter().flatten().min()

@@ -78,9 +78,10 @@ impl Peer {
             return;
         }
         let header = self.header(round, &extracted);
-        let delta = Delta { id: header.id(), signed: header.sign(&self.identity), body: extracted.body.into() };
+        let delta =
+            Delta { id: header.id(), signed: header.sign(&self.identity), body: extracted.body.into() };
         self.next_to_sign = round + 1;
-        let bytes = Gossip::Delta(delta.signed, Some(delta.body.to_vec())).encode();
+        let bytes = Gossip::Delta(Box::new(delta.signed), Some(delta.body.to_vec())).encode();
         self.phase = Phase::Persisting(Box::new(delta));
         self.actions.push_back(Action::Persist { round, bytes });
     }
@@ -94,7 +95,7 @@ impl Peer {
         };
         debug_assert_eq!(delta.header().round, round);
         let inline = (delta.body.len() <= MAX_INLINE).then(|| delta.body.to_vec());
-        self.actions.push_back(Action::Publish(Gossip::Delta(delta.signed, inline).encode()));
+        self.actions.push_back(Action::Publish(Gossip::Delta(Box::new(delta.signed), inline).encode()));
         self.insert(now, *delta);
         self.start_waiting(now);
         self.continue_phase(now);

@@ -125,7 +125,7 @@ impl Peer {
 /// checksummed by whoever wrote it).
 pub fn own_deltas(outbox: &[Vec<u8>]) -> Vec<(SignedHeader, Vec<u8>)> {
     let read = |bytes: &Vec<u8>| match Gossip::decode(bytes) {
-        Ok(Gossip::Delta(signed, Some(body))) => Some((signed, body)),
+        Ok(Gossip::Delta(signed, Some(body))) => Some((*signed, body)),
         _ => None,
     };
     outbox.iter().filter_map(read).collect()
