@@ -1,4 +1,4 @@
-//! Replays a recorded run with this crate's optimizer and compares everything that was recorded.
+//! Replays a recorded run with this crate's optimizer and compares every recorded result (margins are only used).
 //!
 //! The replay runs free: it gets the initial parameters and every gradient, and from then on lives on
 //! its own state. It takes over something recorded in two cases only, where the reference's own
