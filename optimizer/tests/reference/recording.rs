@@ -93,6 +93,9 @@ impl Recording {
             },
             params: Vec::new(),
         };
+        if recording.workers == 0 {
+            return Err("a run without workers".into());
+        }
         for param in list(config, "params")? {
             let param = Param::load(archive, config, &recording, param)?;
             if recording.rates.len() != recording.steps
