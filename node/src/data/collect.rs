@@ -1,0 +1,97 @@
+//! Which files belong to the data: the folder walk and its rules.
+//!
+//! Folders are searched recursively in the order of their names, so that the same files give the same
+//! string of bytes on every run. Symbolic links are followed; a link that leads back to one of its own
+//! parents is not, and a file that is reachable in two ways counts once (otherwise its held-out part
+//! could be trained on under its other name). Hidden files and folders below a given path are left out;
+//! a hidden path that the user names is not. Anything that is not a regular file (a pipe, a device) is
+//! ignored.
+//!
+//! Unreadable folders and files are counted and the first is named: one bad permission should not stop
+//! a node, but must not pass silently either.
+
+use super::error::CorpusError;
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use walkdir::WalkDir;
+
+/// What a search found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Regular files, each once, in the order of the string.
+    pub(super) files: Vec<PathBuf>,
+    /// Files or folders that could not be examined.
+    pub(super) unreadable: Unreadable,
+}
+
+/// How many things could not be read, and the first of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unreadable {
+    /// How many.
+    pub(super) count: usize,
+    /// The first, with the reason in words.
+    pub(super) first: Option<String>,
+}
+
+impl Unreadable {
+    /// Counts one more.
+    pub(super) fn add(&mut self, path: &Path, reason: impl std::fmt::Display) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| format!("{}: {reason}", path.display()));
+    }
+}
+
+/// Finds the files below `paths`.
+///
+/// # Errors
+/// A path that does not exist or is neither a file nor a folder; more than `max_files` files.
+pub(super) fn collect(paths: &[PathBuf], max_files: usize) -> Result<Found, CorpusError> {
+    let mut found = Found::default();
+    let mut seen = HashSet::new();
+    for root in paths {
+        let kind = fs::metadata(root)
+            .map_err(|source| CorpusError::Open { path: root.clone(), source })?
+            .file_type();
+        if !kind.is_file() && !kind.is_dir() {
+            return Err(CorpusError::NotFileOrFolder { path: root.clone() });
+        }
+        let walk = WalkDir::new(root).follow_links(true).sort_by_file_name().into_iter();
+        for entry in walk.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.path())) {
+            let path = match entry {
+                Ok(entry) if entry.file_type().is_file() => entry.into_path(),
+                Ok(_) => continue,
+                // A circle of links: everything on it is found by its straight path.
+                Err(error) if error.loop_ancestor().is_some() => continue,
+                Err(error) => {
+                    let path = error.path().unwrap_or(root).to_path_buf();
+                    match error.into_io_error() {
+                        Some(reason) => found.unreadable.add(&path, reason),
+                        None => found.unreadable.add(&path, "cannot be examined"),
+                    }
+                    continue;
+                }
+            };
+            match fs::canonicalize(&path) {
+                Ok(real) => {
+                    if !seen.insert(real) {
+                        continue;
+                    }
+                }
+                Err(reason) => {
+                    found.unreadable.add(&path, reason);
+                    continue;
+                }
+            }
+            if found.files.len() == max_files {
+                return Err(CorpusError::TooManyFiles { path: root.clone(), max_files });
+            }
+            found.files.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}

@@ -1,0 +1,83 @@
+//! What can be wrong with the data that a user names, in words that say what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why there is no usable data.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CorpusError {
+    /// No path was given.
+    #[error("no data: name at least one text file or folder")]
+    NoPaths,
+    /// A path does not exist or may not be looked at.
+    #[error("cannot open the data path {}: {source}", path.display())]
+    Open {
+        /// The path as the user gave it.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A path is a pipe, a device or a socket.
+    #[error("the data path {} is neither a file nor a folder", path.display())]
+    NotFileOrFolder {
+        /// The path as the user gave it.
+        path: PathBuf,
+    },
+    /// The folders hold too many files.
+    #[error("more than {max_files} files below the data path {}: name a narrower folder", path.display())]
+    TooManyFiles {
+        /// The path that was being searched.
+        path: PathBuf,
+        /// The limit.
+        max_files: usize,
+    },
+    /// The held-out share is not a share.
+    #[error("the held-out share is {fraction}: it must be more than 0 and less than 1")]
+    Fraction {
+        /// The share that was asked for.
+        fraction: f64,
+    },
+    /// No text at all.
+    #[error("no text in the data: {summary}")]
+    NoText {
+        /// What was found instead.
+        summary: String,
+    },
+    /// A part is shorter than one window.
+    #[error(
+        "too little text: the {part} part has {have} bytes, and a window of the model's context takes {window}; \
+         about {needed} bytes are needed in all ({summary})"
+    )]
+    TooShort {
+        /// `training` or `held-out`.
+        part: &'static str,
+        /// Bytes in that part.
+        have: u64,
+        /// Bytes in one window.
+        window: u64,
+        /// Bytes of text that would make both parts long enough.
+        needed: u64,
+        /// What was found.
+        summary: String,
+    },
+    /// Text that was there at the start can no longer be read.
+    #[error("cannot read {}: {source} (was it shortened or removed while training?)", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A window was asked for that lies outside its part.
+    #[error("a window of {length} bytes at byte {start} does not fit into the {part} part of {have} bytes")]
+    Window {
+        /// `training` or `held-out`.
+        part: &'static str,
+        /// First byte asked for.
+        start: u64,
+        /// Bytes asked for.
+        length: u64,
+        /// Bytes in that part.
+        have: u64,
+    },
+}

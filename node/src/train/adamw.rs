@@ -1,0 +1,198 @@
+//! AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2) over the flat parameter vector.
+//!
+//! With gradient `g` (clipped), step number `t` from 1, learning rate `lr`:
+//!
+//! ```text
+//!     p = p - lr * weight_decay * p                 2-D parameters only; gains of normalisations are spared
+//!     m = beta1 * m + (1 - beta1) * g
+//!     v = beta2 * v + (1 - beta2) * g^2
+//!     p = p - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+//! ```
+//!
+//! All of it is a handful of in-place operations on whole vectors; the gradient's memory serves as
+//! scratch. libtorch's own fused kernel (`_fused_adamw_`) is not exposed by `tch`, and the optimizer that
+//! `tch` does expose neither works on one vector nor lets its moments be saved.
+//!
+//! Gradients are clipped by their global norm (Pascanu et al., arXiv 1211.5063). The norm also guards
+//! against gradients that are not finite: one such number makes it so too, so a single scalar tells
+//! whether to search for the culprit.
+
+use crate::model::{copy_into, copy_out_of, ensure_length, parameter_length};
+use anyhow::{Result, ensure};
+use swarm_protocol::architecture::Parameter;
+use tch::{Device, Kind, TchError, Tensor};
+
+/// The constants of the method.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdamWConfig {
+    /// Decay of the mean of the gradients.
+    pub(crate) beta1: f64,
+    /// Decay of the mean of their squares.
+    pub(crate) beta2: f64,
+    /// Added to the root of the latter.
+    pub(crate) eps: f64,
+    /// Decoupled weight decay, multiplied by the learning rate; 2-D parameters only.
+    pub(crate) weight_decay: f64,
+    /// Largest global norm of a gradient; longer ones are scaled down to it.
+    pub(crate) clip: f64,
+}
+
+impl Default for AdamWConfig {
+    /// The usual values for transformers (GPT-3, arXiv 2005.14165, appendix B; llama, section 2.3).
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 }
+    }
+}
+
+/// What [`AdamW`] remembers between steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct AdamWState {
+    /// Steps taken.
+    pub(crate) step: u64,
+    /// Decayed mean of the gradients, in layout order.
+    pub(crate) m: Vec<f32>,
+    /// Decayed mean of the squared gradients, in layout order.
+    pub(crate) v: Vec<f32>,
+}
+
+/// What became of a gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Outcome {
+    /// The step was taken.
+    Applied {
+        /// Global norm of the gradient before clipping.
+        norm: f64,
+    },
+    /// The gradient is not finite; nothing was changed.
+    NotFinite,
+}
+
+/// The optimizer: constants, moments, and which parts of the vector decay.
+#[derive(Debug)]
+pub(crate) struct AdamW {
+    config: AdamWConfig,
+    step: u64,
+    /// f32 `[parameter_count]` each.
+    m: Tensor,
+    v: Tensor,
+    /// `(start, length)` of the runs of neighbouring 2-D parameters.
+    decayed: Vec<(i64, i64)>,
+}
+
+impl AdamW {
+    /// An optimizer that has taken no step, for parameters with this layout.
+    ///
+    /// # Errors
+    /// Constants outside their domain; not enough memory on the device.
+    pub(crate) fn new(layout: &[Parameter], device: Device, config: AdamWConfig) -> Result<Self> {
+        let AdamWConfig { beta1, beta2, eps, weight_decay, clip } = config;
+        for (name, beta) in [("beta1", beta1), ("beta2", beta2)] {
+            ensure!((0.0..1.0).contains(&beta), "{name} is {beta}: it must be at least 0 and less than 1");
+        }
+        for (name, value) in [("eps", eps), ("clip", clip)] {
+            ensure!(value.is_finite() && value > 0.0, "{name} is {value}: it must be a positive number");
+        }
+        ensure!(
+            weight_decay.is_finite() && weight_decay >= 0.0,
+            "the weight decay is {weight_decay}: it must be 0 or a positive number"
+        );
+        let mut decayed: Vec<(i64, i64)> = Vec::new();
+        let mut start = 0;
+        for parameter in layout {
+            let length = parameter_length(parameter) as i64;
+            if parameter.shape.len() > 1 {
+                match decayed.last_mut() {
+                    Some((run, run_length)) if *run + *run_length == start => *run_length += length,
+                    _ => decayed.push((start, length)),
+                }
+            }
+            start += length;
+        }
+        let zeros = || Tensor::f_zeros([start], (Kind::Float, device));
+        Ok(Self { config, step: 0, m: zeros()?, v: zeros()?, decayed })
+    }
+
+    /// Steps taken.
+    pub(crate) fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// One step on `parameters` (f32 `[parameter_count]`, no gradient tracked, changed in place) with
+    /// `gradient` (likewise; its memory is overwritten) and the positive learning rate `lr`.
+    ///
+    /// A gradient with a number in it that is not finite changes nothing.
+    ///
+    /// # Errors
+    /// A learning rate that is not a positive number; tensors of a wrong shape.
+    pub(crate) fn step(&mut self, parameters: &Tensor, gradient: &mut Tensor, lr: f64) -> Result<Outcome> {
+        ensure!(lr.is_finite() && lr > 0.0, "the learning rate is {lr}: it must be a positive number");
+        let norm = gradient.f_norm()?.f_double_value(&[])?;
+        if !norm.is_finite() {
+            return Ok(Outcome::NotFinite);
+        }
+        self.apply(parameters, gradient, norm, lr)?;
+        Ok(Outcome::Applied { norm })
+    }
+
+    fn apply(
+        &mut self,
+        parameters: &Tensor,
+        gradient: &mut Tensor,
+        norm: f64,
+        lr: f64,
+    ) -> Result<(), TchError> {
+        let AdamWConfig { beta1, beta2, eps, weight_decay, clip } = self.config;
+        if norm > clip {
+            let _ = gradient.f_mul_scalar_(clip / norm)?;
+        }
+        if weight_decay > 0.0 {
+            for &(start, length) in &self.decayed {
+                let _ = parameters.f_narrow(0, start, length)?.f_mul_scalar_(1.0 - lr * weight_decay)?;
+            }
+        }
+        self.step += 1;
+        let exponent = i32::try_from(self.step).unwrap_or(i32::MAX);
+        let (correction1, correction2) = (1.0 - beta1.powi(exponent), 1.0 - beta2.powi(exponent));
+        let _ = self.m.f_lerp_(gradient, 1.0 - beta1)?;
+        let _ = gradient.f_square_()?;
+        let _ = self.v.f_lerp_(gradient, 1.0 - beta2)?;
+        // From here on `gradient` is scratch. It becomes the denominator, scaled such that m divided by
+        // it is the update with its sign: -(correction1 / lr) * (sqrt(v / correction2) + eps).
+        let scale = -correction1 / lr;
+        let mut denominator = self.v.f_sqrt_out(gradient)?;
+        let _ = denominator.f_mul_scalar_(scale / correction2.sqrt())?;
+        let _ = denominator.f_add_scalar_(scale * eps)?;
+        let _ = parameters.shallow_clone().f_addcdiv_(&self.m, &denominator)?;
+        Ok(())
+    }
+
+    /// A copy of everything that the next step depends on.
+    ///
+    /// # Errors
+    /// If the device fails to hand it over.
+    pub(crate) fn state(&self) -> Result<AdamWState> {
+        let copy = |source: &Tensor| -> Result<Vec<f32>, TchError> {
+            let mut values = vec![0.0; source.numel()];
+            copy_out_of(source, &mut values)?;
+            Ok(values)
+        };
+        Ok(AdamWState { step: self.step, m: copy(&self.m)?, v: copy(&self.v)? })
+    }
+
+    /// Takes up a state that [`AdamW::state`] gave.
+    ///
+    /// # Errors
+    /// Moments of a wrong length or with impossible values; the optimizer is then unchanged.
+    pub(crate) fn restore(&mut self, state: &AdamWState) -> Result<()> {
+        ensure_length("first moments", state.m.len(), self.m.numel())?;
+        ensure_length("second moments", state.v.len(), self.v.numel())?;
+        ensure!(
+            state.m.iter().all(|m| m.is_finite()) && state.v.iter().all(|v| v.is_finite() && *v >= 0.0),
+            "the saved optimizer state holds values that AdamW cannot produce; it is damaged"
+        );
+        copy_into(&self.m, &state.m)?;
+        copy_into(&self.v, &state.v)?;
+        self.step = state.step;
+        Ok(())
+    }
+}

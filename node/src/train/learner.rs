@@ -1,0 +1,316 @@
+//! Model, optimizer and data together: one call, one step.
+//!
+//! # A step
+//! Draw a batch of windows from the training text, compute the loss and its gradient, let AdamW change
+//! the parameters. If the loss or the gradient is not finite, nothing is changed, the step is counted as
+//! skipped, and the report names the parameter where the search found the first bad number: first among
+//! the values (a damaged parameter spoils every gradient), then among the gradients.
+//!
+//! # The learning rate
+//! Rises linearly over the first `warmup_steps` steps and is constant afterwards:
+//! `lr(step) = learning_rate * min(1, (step + 1) / warmup_steps)`, where `step` counts the steps that
+//! AdamW has taken, from 0. Its moments are estimates from few gradients at first; the warm-up keeps the
+//! steps small until they are worth something.
+//!
+//! # Stopping and continuing
+//! A step depends on the parameters, AdamW's moments and the sampler's position, and on nothing else. The
+//! caller keeps the parameters; [`Learner::state`] gives the rest.
+
+use super::adamw::{AdamW, AdamWConfig, AdamWState, Outcome};
+use crate::data::{Corpus, Sampler, SamplerState};
+use crate::model::{Llama, parameter_length};
+use anyhow::{Context, Result, bail, ensure};
+use swarm_protocol::architecture::Architecture;
+use tch::{Device, Kind, TchError, Tensor};
+
+/// Everything that a [`Learner`] needs to know besides its text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LearnerConfig {
+    /// Sizes of the model.
+    pub(crate) arch: Architecture,
+    /// Where to compute.
+    pub(crate) device: Device,
+    /// Windows in a batch.
+    pub(crate) batch: usize,
+    /// Bytes in a window's input, at most the architecture's context.
+    pub(crate) context: usize,
+    /// Learning rate after the warm-up.
+    pub(crate) learning_rate: f64,
+    /// Steps over which the learning rate rises; 0 for none.
+    pub(crate) warmup_steps: u64,
+    /// Decoupled weight decay of AdamW.
+    pub(crate) weight_decay: f64,
+    /// Largest global norm of a gradient.
+    pub(crate) clip: f64,
+    /// Of the stream of training windows.
+    pub(crate) seed: u64,
+}
+
+/// What a step did.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StepReport {
+    /// Mean loss of the batch before the step, in nats per byte; not finite if the step was skipped for
+    /// that reason.
+    pub(crate) loss: f64,
+    /// Global norm of the gradient before clipping; NaN if the step was skipped.
+    pub(crate) gradient_norm: f64,
+    /// Target bytes in the batch.
+    pub(crate) tokens: u64,
+    /// Why the step was skipped, with a parameter's name; `None` if it was taken.
+    pub(crate) skipped: Option<String>,
+}
+
+/// What a learner's next step depends on besides the parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LearnerState {
+    /// Of the optimizer.
+    pub(crate) optimizer: AdamWState,
+    /// Of the stream of training windows.
+    pub(crate) sampler: SamplerState,
+}
+
+/// A model that learns from a text.
+#[derive(Debug)]
+pub(crate) struct Learner {
+    config: LearnerConfig,
+    model: Llama,
+    optimizer: AdamW,
+    corpus: Corpus,
+    sampler: Sampler,
+    skipped_steps: u64,
+    /// One batch of windows, `batch * (context + 1)` bytes.
+    windows: Vec<u8>,
+}
+
+impl Learner {
+    /// A learner whose parameters are all zero: call [`Learner::set_parameters`] first.
+    ///
+    /// # Errors
+    /// A configuration that makes no sense, with the name of the setting; not enough memory.
+    pub(crate) fn new(config: LearnerConfig, corpus: Corpus) -> Result<Self> {
+        let LearnerConfig { arch, device, batch, context, learning_rate, weight_decay, clip, .. } = config;
+        ensure!(batch >= 1, "the batch size is 0: it must be at least 1");
+        ensure!(
+            (1..=arch.context as usize).contains(&context),
+            "the context is {context} bytes: it must be between 1 and the model's {}",
+            arch.context
+        );
+        ensure!(
+            learning_rate.is_finite() && learning_rate > 0.0,
+            "the learning rate is {learning_rate}: it must be a positive number"
+        );
+        let model = Llama::new(&arch, device)?;
+        let constants = AdamWConfig { weight_decay, clip, ..AdamWConfig::default() };
+        let optimizer = AdamW::new(model.layout(), device, constants)?;
+        let length = batch.checked_mul(context + 1).context("the batch size is too large")?;
+        let mut windows = Vec::new();
+        windows.try_reserve_exact(length).with_context(|| format!("a batch of {batch} windows"))?;
+        windows.resize(length, 0);
+        let sampler = Sampler::new(config.seed);
+        Ok(Self { config, model, optimizer, corpus, sampler, skipped_steps: 0, windows })
+    }
+
+    /// One AdamW step on one random batch.
+    ///
+    /// # Errors
+    /// Text that can no longer be read, or a failure of the device (out of memory). A loss or gradient
+    /// that is not finite is no error: see [`StepReport::skipped`].
+    pub(crate) fn step(&mut self) -> Result<StepReport> {
+        let width = self.config.context + 1;
+        for window in self.windows.chunks_exact_mut(width) {
+            self.corpus.sample(&mut self.sampler, window)?;
+        }
+        let tokens = self.tokens(&self.windows, width)?;
+        let loss = self.model.loss(&tokens)?;
+        let mut gradient = Tensor::f_run_backward(&[&loss], &[self.model.flat()], false, false)?
+            .pop()
+            .context("libtorch returned no gradient")?;
+        let mean = loss.f_double_value(&[])?;
+        let lr = self.learning_rate();
+        let parameters = self.model.flat().f_detach()?;
+        let outcome = if mean.is_finite() {
+            self.optimizer.step(&parameters, &mut gradient, lr)?
+        } else {
+            Outcome::NotFinite
+        };
+        let (gradient_norm, skipped) = match outcome {
+            Outcome::Applied { norm } => (norm, None),
+            Outcome::NotFinite => {
+                self.skipped_steps += 1;
+                (f64::NAN, Some(self.culprit(&gradient)?))
+            }
+        };
+        let tokens = (self.config.batch * self.config.context) as u64;
+        Ok(StepReport { loss: mean, gradient_norm, tokens, skipped })
+    }
+
+    /// The learning rate of the next step.
+    pub(crate) fn learning_rate(&self) -> f64 {
+        let (step, warmup) = (self.optimizer.steps(), self.config.warmup_steps);
+        if step >= warmup {
+            return self.config.learning_rate;
+        }
+        self.config.learning_rate * (step + 1) as f64 / warmup as f64
+    }
+
+    /// Steps skipped because something was not finite.
+    pub(crate) fn skipped_steps(&self) -> u64 {
+        self.skipped_steps
+    }
+
+    /// The model, for generating text.
+    pub(crate) fn model(&self) -> &Llama {
+        &self.model
+    }
+
+    /// The text.
+    pub(crate) fn corpus(&self) -> &Corpus {
+        &self.corpus
+    }
+
+    /// Overwrites all parameters, in layout order; the optimizer's moments stay.
+    ///
+    /// # Errors
+    /// As [`Llama::set_parameters`].
+    pub(crate) fn set_parameters(&mut self, values: &[f32]) -> Result<()> {
+        self.model.set_parameters(values)
+    }
+
+    /// Copies all parameters into `out`, in layout order.
+    ///
+    /// # Errors
+    /// As [`Llama::read_parameters`].
+    pub(crate) fn read_parameters(&self, out: &mut [f32]) -> Result<()> {
+        self.model.read_parameters(out)
+    }
+
+    /// Mean loss on `text` in nats per byte, over at most `max_windows` windows that are evenly spaced
+    /// and do not overlap. The same text gives the same windows.
+    ///
+    /// # Errors
+    /// A text shorter than one window (context + 1 bytes), `max_windows` of 0, a failure of the device.
+    pub(crate) fn evaluate(&self, text: &[u8], max_windows: usize) -> Result<f64> {
+        self.evaluate_windows(text.len() as u64, max_windows, |start, window| {
+            let source = text.get(start as usize..start as usize + window.len());
+            window.copy_from_slice(source.context("a window reaches beyond the text")?);
+            Ok(())
+        })
+    }
+
+    /// As [`Learner::evaluate`], on the held-out part of the corpus.
+    ///
+    /// # Errors
+    /// As [`Learner::evaluate`]; text that can no longer be read.
+    pub(crate) fn held_out_loss(&self, max_windows: usize) -> Result<f64> {
+        self.evaluate_windows(self.corpus.held_out_bytes(), max_windows, |start, window| {
+            Ok(self.corpus.read_held_out(start, window)?)
+        })
+    }
+
+    fn evaluate_windows(
+        &self,
+        length: u64,
+        max_windows: usize,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<()>,
+    ) -> Result<f64> {
+        let width = self.config.context + 1;
+        let starts = evenly_spaced(length, width as u64, max_windows as u64);
+        let count = starts.len();
+        if count == 0 {
+            bail!("nothing to evaluate: {length} bytes of text, {max_windows} windows of {width} bytes");
+        }
+        let mut sum = 0.0;
+        let mut batch = vec![0; self.config.batch.min(count) * width];
+        for group in starts.collect::<Vec<_>>().chunks(self.config.batch) {
+            for (&start, window) in group.iter().zip(batch.chunks_exact_mut(width)) {
+                read(start, window)?;
+            }
+            let filled = batch.get(..group.len() * width).context("a batch is larger than its memory")?;
+            let tokens = self.tokens(filled, width)?;
+            let loss = tch::no_grad(|| self.model.loss(&tokens))?;
+            sum += loss.f_double_value(&[])? * group.len() as f64;
+        }
+        Ok(sum / count as f64)
+    }
+
+    /// What the next step depends on besides the parameters.
+    ///
+    /// # Errors
+    /// If the device fails to hand it over.
+    pub(crate) fn state(&self) -> Result<LearnerState> {
+        Ok(LearnerState { optimizer: self.optimizer.state()?, sampler: self.sampler.state() })
+    }
+
+    /// Takes up a state that [`Learner::state`] gave. Its sampler's seed replaces the configured one.
+    ///
+    /// # Errors
+    /// As [`AdamW::restore`]; the learner is then unchanged.
+    pub(crate) fn restore(&mut self, state: &LearnerState) -> Result<()> {
+        self.optimizer.restore(&state.optimizer)?;
+        self.sampler = Sampler::restore(state.sampler);
+        Ok(())
+    }
+
+    /// Bytes of windows of `width` to i64 `[windows, width]` on the device.
+    fn tokens(&self, windows: &[u8], width: usize) -> Result<Tensor, TchError> {
+        Tensor::f_from_slice(windows)?
+            .f_view([-1, width as i64])?
+            .f_to_device(self.config.device)?
+            .f_to_kind(Kind::Int64)
+    }
+
+    /// Names the parameter that a loss or gradient which is not finite comes from.
+    fn culprit(&self, gradient: &Tensor) -> Result<String> {
+        let values = self.model.flat().f_detach()?;
+        for (what, vector) in [("the value of", &values), ("the gradient of", gradient)] {
+            let mut start = 0;
+            for parameter in self.model.layout() {
+                let length = parameter_length(parameter) as i64;
+                let finite = vector.f_narrow(0, start, length)?.f_isfinite()?.f_all()?;
+                if finite.f_int64_value(&[])? == 0 {
+                    return Ok(format!("{what} {} is not finite", parameter.name));
+                }
+                start += length;
+            }
+        }
+        Ok("the loss or the norm of the gradient is too large for its number format".into())
+    }
+}
+
+/// Starts of at most `max` windows of `width` in `0..length`, as far apart as possible.
+fn evenly_spaced(length: u64, width: u64, max: u64) -> impl ExactSizeIterator<Item = u64> {
+    let count = (length / width).min(max).min(u64::from(u32::MAX)) as u32;
+    let slack = length.saturating_sub(width);
+    (0..count).map(move |i| {
+        let position = u128::from(i) * u128::from(slack) / u128::from(count.saturating_sub(1).max(1));
+        position as u64
+    })
+}
+
+/// Sets how many threads libtorch uses for one operation on the CPU.
+///
+/// OpenMP keeps this number per thread: call it on the thread that will train.
+///
+/// # Errors
+/// 0 threads.
+pub(crate) fn set_threads(threads: usize) -> Result<()> {
+    ensure!(threads >= 1, "0 threads: at least one is needed");
+    tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    Ok(())
+}
+
+#[cfg(test)]
+mod unit {
+    use super::evenly_spaced;
+
+    #[test]
+    fn windows_are_evenly_spaced_and_do_not_overlap() {
+        for (length, width, max) in [(1000, 129, 100), (129, 129, 5), (1_000_003, 17, 64), (258, 129, 1)] {
+            let starts: Vec<u64> = evenly_spaced(length, width, max).collect();
+            assert_eq!(starts.len() as u64, (length / width).min(max));
+            assert!(starts.windows(2).all(|pair| pair[1] - pair[0] >= width), "{starts:?}");
+            assert!(starts.iter().all(|start| start + width <= length));
+        }
+        assert_eq!(evenly_spaced(128, 129, 5).len(), 0);
+    }
+}
