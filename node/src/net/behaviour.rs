@@ -1,0 +1,245 @@
+//! Which libp2p protocols this node speaks, and how each is set up.
+//!
+//! One derived behaviour holds them all. Those that refuse connections come first, so that the others are
+//! not told of a connection that is then refused. The swarm id is in the gossip topic, the request protocol
+//! and the Kademlia protocol; identify alone is common to every libp2p node, and that is how a peer of
+//! another swarm is recognised and told apart from a broken one.
+
+use std::{collections::HashSet, num::NonZeroUsize, time::Duration};
+
+use anyhow::{Context, anyhow};
+use libp2p::{
+    PeerId, StreamProtocol, allow_block_list, connection_limits, gossipsub, identify, identity, kad, mdns,
+    ping, request_response,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
+
+use super::{Config, codec::Codec};
+
+/// How long a request may take, from asking to the last byte of the response.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Open requests, both ways together, on one connection.
+const REQUEST_STREAMS: usize = 16;
+/// A payload that comes again within this time is a duplicate.
+const DUPLICATE_TIME: Duration = Duration::from_secs(10 * 60);
+/// Gossip control messages (what I have, what I want), in bytes.
+const GOSSIP_CONTROL: usize = 64 * 1024;
+/// Gossip waiting for one slow peer, in bytes.
+const GOSSIP_QUEUE_BYTES: usize = 16 << 20;
+/// Bytes of the blake3 hash that name a payload.
+const MESSAGE_ID: usize = 20;
+
+/// Everything this node speaks.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    pub(super) limits: connection_limits::Behaviour,
+    pub(super) blocked: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
+    pub(super) gossip: Gossip,
+    pub(super) kad: kad::Behaviour<kad::store::MemoryStore>,
+    pub(super) identify: identify::Behaviour,
+    pub(super) ping: ping::Behaviour,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) requests: request_response::Behaviour<Codec>,
+}
+
+/// Gossipsub that knows one topic only.
+pub(super) type Gossip =
+    gossipsub::Behaviour<gossipsub::IdentityTransform, gossipsub::WhitelistSubscriptionFilter>;
+
+/// The names that keep swarms apart.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    /// What identify says: `swarm/1/<hex swarm id>`.
+    pub(super) identify: String,
+    /// The gossip topic.
+    pub(super) topic: gossipsub::IdentTopic,
+    requests: String,
+    kad: String,
+}
+
+/// What every swarm peer's identify protocol version starts with; the swarm id in hex follows.
+pub(super) const IDENTIFY_PREFIX: &str = "swarm/1/";
+
+impl Names {
+    /// The names of the swarm `id`.
+    pub(super) fn new(id: &[u8; 32]) -> Self {
+        let id = blake3::Hash::from_bytes(*id).to_hex();
+        Self {
+            identify: format!("{IDENTIFY_PREFIX}{id}"),
+            topic: gossipsub::IdentTopic::new(format!("/{IDENTIFY_PREFIX}{id}/gossip")),
+            requests: format!("/{IDENTIFY_PREFIX}{id}/request"),
+            kad: format!("/{IDENTIFY_PREFIX}{id}/kad"),
+        }
+    }
+}
+
+impl Behaviour {
+    /// Sets every protocol up for the swarm and the limits of `config`, subscribed to the swarm's topic.
+    pub(super) fn new(config: &Config, names: &Names, keypair: &identity::Keypair) -> anyhow::Result<Self> {
+        let local = keypair.public().to_peer_id();
+        let protocol = |name: &str| {
+            StreamProtocol::try_from_owned(name.to_owned()).map_err(|_| anyhow!("bad protocol name {name}"))
+        };
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(connection_limits()),
+            blocked: allow_block_list::Behaviour::default(),
+            gossip: gossip(config.max_gossip, &names.topic)?,
+            kad: kad(local, protocol(&names.kad)?),
+            identify: identify::Behaviour::new(
+                identify::Config::new(names.identify.clone(), keypair.public())
+                    .with_agent_version(concat!("swarm/", env!("CARGO_PKG_VERSION")).into())
+                    .with_push_listen_addr_updates(true),
+            ),
+            ping: ping::Behaviour::default(),
+            mdns: Toggle::from(if config.mdns { mdns(local) } else { None }),
+            requests: request_response::Behaviour::with_codec(
+                Codec { max_request: config.max_request, max_response: config.max_response },
+                [(protocol(&names.requests)?, request_response::ProtocolSupport::Full)],
+                request_response::Config::default()
+                    .with_request_timeout(REQUEST_TIMEOUT)
+                    .with_max_concurrent_streams(REQUEST_STREAMS),
+            ),
+        })
+    }
+}
+
+/// Of 64 connections, 16 are kept for those this node opens itself: whoever surrounds it from outside cannot
+/// take them all. Two a peer, because two peers may dial each other at once.
+fn connection_limits() -> connection_limits::ConnectionLimits {
+    connection_limits::ConnectionLimits::default()
+        .with_max_pending_incoming(Some(16))
+        .with_max_pending_outgoing(Some(32))
+        .with_max_established_incoming(Some(48))
+        .with_max_established(Some(64))
+        .with_max_established_per_peer(Some(2))
+}
+
+/// Gossip for a swarm on a local network of 2 to 16 peers: a mesh of 3. Messages carry no author and no
+/// signature, because the payload is signed by who made it; strict validation refuses any that do.
+fn gossip(max_gossip: usize, topic: &gossipsub::IdentTopic) -> anyhow::Result<Gossip> {
+    let max_transmit = max_gossip.checked_add(GOSSIP_CONTROL).context("max_gossip is too large")?;
+    let config = gossipsub::ConfigBuilder::default()
+        .mesh_outbound_min(1)
+        .mesh_n_low(2)
+        .mesh_n(3)
+        .mesh_n_high(4)
+        .heartbeat_interval(Duration::from_secs(1))
+        .heartbeat_initial_delay(Duration::ZERO)
+        .history_length(30)
+        .history_gossip(3)
+        .flood_publish(false)
+        .validation_mode(gossipsub::ValidationMode::Anonymous)
+        .validate_messages()
+        .message_id_fn(|message: &gossipsub::Message| {
+            gossipsub::MessageId::new(&blake3::hash(&message.data).as_bytes()[..MESSAGE_ID])
+        })
+        .duplicate_cache_time(DUPLICATE_TIME)
+        // The decoder compares its whole read buffer with the limit, so it must hold more than one payload.
+        .max_transmit_size(max_transmit)
+        .max_control_message_size(GOSSIP_CONTROL)
+        .connection_handler_queue_len((GOSSIP_QUEUE_BYTES / max_gossip.max(1)).clamp(64, 1024))
+        .build()
+        .map_err(|error| anyhow!("max_gossip = {max_gossip} is unusable: {error}"))?;
+    let mut gossip = Gossip::new_with_subscription_filter(
+        gossipsub::MessageAuthenticity::Anonymous,
+        config,
+        gossipsub::WhitelistSubscriptionFilter(HashSet::from([topic.hash()])),
+    )
+    .map_err(|error| anyhow!("cannot set up gossip: {error}"))?;
+    let (score, thresholds) = gossip_score(topic);
+    gossip.with_peer_score(score, thresholds).map_err(|error| anyhow!("cannot set up gossip: {error}"))?;
+    gossip.subscribe(topic).map_err(|error| anyhow!("cannot subscribe to the swarm's topic: {error}"))?;
+    Ok(gossip)
+}
+
+/// Only breaking a rule costs score: a payload the core rejected, or a promise of gossip not kept, again and
+/// again. Being quiet, slow, or one of many behind one address costs nothing. One rejected payload (-10)
+/// leaves the mesh, three (-90) within half a minute and the peer's gossip is not even read for a while.
+fn gossip_score(
+    topic: &gossipsub::IdentTopic,
+) -> (gossipsub::PeerScoreParams, gossipsub::PeerScoreThresholds) {
+    let decay = gossipsub::score_parameter_decay(Duration::from_secs(300));
+    let topic_score = gossipsub::TopicScoreParams {
+        topic_weight: 1.0,
+        time_in_mesh_weight: 0.0,
+        first_message_deliveries_weight: 0.0,
+        mesh_message_deliveries_weight: 0.0,
+        mesh_failure_penalty_weight: 0.0,
+        invalid_message_deliveries_weight: -10.0,
+        invalid_message_deliveries_decay: decay,
+        ..Default::default()
+    };
+    let score = gossipsub::PeerScoreParams {
+        topics: [(topic.hash(), topic_score)].into(),
+        app_specific_weight: 0.0,
+        ip_colocation_factor_weight: 0.0,
+        behaviour_penalty_threshold: 6.0,
+        behaviour_penalty_decay: decay,
+        slow_peer_weight: 0.0,
+        retain_score: Duration::from_secs(600),
+        ..Default::default()
+    };
+    (score, gossipsub::PeerScoreThresholds::default())
+}
+
+/// Kademlia as an address book: peers are found through it, nothing is stored in it. It answers queries from
+/// the start (on a local network no address is ever confirmed as external, which is what it would wait for).
+/// Only peers identified as this swarm's enter the table.
+fn kad(local: PeerId, protocol: StreamProtocol) -> kad::Behaviour<kad::store::MemoryStore> {
+    let mut config = kad::Config::new(protocol);
+    config
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_periodic_bootstrap_interval(None)
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
+        .set_caching(kad::Caching::Disabled)
+        .set_parallelism(NonZeroUsize::MIN.saturating_add(2))
+        .set_query_timeout(Duration::from_secs(30));
+    let mut kad = kad::Behaviour::with_config(local, kad::store::MemoryStore::new(local), config);
+    kad.set_mode(Some(kad::Mode::Server));
+    kad
+}
+
+/// Multicast DNS, or nothing where the system offers none: the rest works without.
+fn mdns(local: PeerId) -> Option<mdns::tokio::Behaviour> {
+    mdns::tokio::Behaviour::new(mdns::Config::default(), local)
+        .map_err(|error| tracing::warn!(%error, "no discovery on the local network: multicast DNS failed"))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_holds_the_version_and_the_swarm_id() {
+        let names = Names::new(&[0xab; 32]);
+        let expected = format!("swarm/1/{}", "ab".repeat(32));
+        assert_eq!(names.identify, expected);
+        for name in [names.topic.to_string(), names.requests, names.kad] {
+            assert!(name.starts_with(&format!("/{expected}/")), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_protocol_accepts_its_settings() {
+        let keypair = identity::Keypair::generate_ed25519();
+        let config = |max_gossip| Config {
+            secret: [0; 32],
+            swarm_id: [1; 32],
+            listen: Vec::new(),
+            bootstrap: Vec::new(),
+            mdns: false,
+            max_gossip,
+            max_request: 1,
+            max_response: 1,
+        };
+        let names = Names::new(&[1; 32]);
+        for size in [0, 1, 64 * 1024, 1 << 20] {
+            Behaviour::new(&config(size), &names, &keypair).unwrap();
+        }
+        assert!(Behaviour::new(&config(usize::MAX), &names, &keypair).is_err());
+    }
+}

@@ -1,0 +1,156 @@
+//! TCP and QUIC, with every byte counted.
+//!
+//! ```text
+//! TCP   socket ─ counted ─ noise ─ yamux ─ streams
+//! QUIC  socket ─ quinn (TLS 1.3) ─ counted streams
+//! ```
+//!
+//! libp2p's own counter (`libp2p-metrics`) sits above yamux, so it misses encryption and multiplexing, and it
+//! keeps one counter for every distinct protocol stack it was ever asked to dial, which remote peers can
+//! choose. Here are two counters, below everything on TCP; on QUIC the socket belongs to quinn, so there the
+//! streams are what can be counted.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::{
+    PeerId, Transport,
+    core::{
+        muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent},
+        transport::{Boxed, timeout::TransportTimeout},
+        upgrade,
+    },
+    dns, identity, noise, quic, tcp, yamux,
+};
+
+use super::Counters;
+
+/// How long a connection may take from the first packet to the end of the handshakes.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Base = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// TCP (noise, yamux) and QUIC, with names resolved as the system does.
+pub(super) fn build(keypair: &identity::Keypair, counters: &Arc<Counters>) -> anyhow::Result<Base> {
+    let base = || -> anyhow::Result<Base> {
+        let noise = noise::Config::new(keypair).context("cannot set up encryption")?;
+        let tcp_counters = counters.clone();
+        let quic_counters = counters.clone();
+        let tcp = tcp::tokio::Transport::new(tcp::Config::default())
+            .map(move |stream, _| Counted { inner: stream, counters: tcp_counters.clone() })
+            .upgrade(upgrade::Version::V1Lazy)
+            .authenticate(noise)
+            .multiplex(yamux::Config::default())
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        let quic = quic::tokio::Transport::new(quic::Config::new(keypair)).map(move |(peer, muxer), _| {
+            (peer, StreamMuxerBox::new(Counted { inner: muxer, counters: quic_counters.clone() }))
+        });
+        Ok(TransportTimeout::new(
+            tcp.or_transport(quic).map(|either, _| either.into_inner()),
+            HANDSHAKE_TIMEOUT,
+        )
+        .boxed())
+    };
+    Ok(match dns::tokio::Transport::system(base()?) {
+        Ok(resolving) => resolving.boxed(),
+        Err(error) => {
+            // An isolated machine has no resolver, and needs none on its own network.
+            tracing::warn!(%error, "cannot read the system's DNS settings: addresses with names will not work");
+            base()?
+        }
+    })
+}
+
+/// A stream, or a multiplexer of streams, whose bytes are counted.
+struct Counted<T> {
+    inner: T,
+    counters: Arc<Counters>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+        self.counters.received.fetch_add(count as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_read_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &mut [io::IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.inner).poll_read_vectored(cx, buffers))?;
+        self.counters.received.fetch_add(count as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
+        self.counters.sent.fetch_add(count as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, buffers))?;
+        self.counters.sent.fetch_add(count as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+impl<M> StreamMuxer for Counted<M>
+where
+    M: StreamMuxer + Unpin,
+    M::Substream: Unpin,
+{
+    type Substream = Counted<M::Substream>;
+    type Error = M::Error;
+
+    fn poll_inbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Substream, M::Error>> {
+        let inner = ready!(Pin::new(&mut self.inner).poll_inbound(cx))?;
+        Poll::Ready(Ok(Counted { inner, counters: self.counters.clone() }))
+    }
+
+    fn poll_outbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Substream, M::Error>> {
+        let inner = ready!(Pin::new(&mut self.inner).poll_outbound(cx))?;
+        Poll::Ready(Ok(Counted { inner, counters: self.counters.clone() }))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), M::Error>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, M::Error>> {
+        Pin::new(&mut self.inner).poll(cx)
+    }
+}
