@@ -15,7 +15,7 @@ usage: scripts/libtorch.sh [--cuda] [--help]
 Puts libtorch $version into $root/.libtorch
 (Linux x86_64 and aarch64, macOS arm64). Finished downloads survive an interruption.
 
-  --cuda    with the NVIDIA CUDA libraries (Linux; about 2 GB to download, 5 GB on disk);
+  --cuda    with the NVIDIA CUDA libraries (Linux; 2.5 GB to download, 4 GB on disk);
             SWARM_CUDA=1 in the environment means the same. Without it: CPU only.
   --help    this text
 
