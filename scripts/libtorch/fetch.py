@@ -171,6 +171,7 @@ def main(root: Path, platform: str, variant: str) -> None:
             print("libtorch: another run is fetching it; waiting", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         if is_complete(final, variant):
+            print(f"libtorch: {VERSION} is in {final}", flush=True)
             return
         needed = wheels(platform, variant)
         check_space(root, partial, needed, platform, variant)
