@@ -221,6 +221,9 @@ class Testnet:
         command = shlex.quote(self.binary)
         folder = shlex.quote(str(self.folder / "node-1"))
         self.say(f"\nReport: {self.folder / 'report.html'} (and report.json beside it)")
+        if not any(node.report for node in self.nodes):
+            self.say(f"What each process said is in {self.folder}/*/log.txt")
+            return
         self.say("Three things to try next:")
         self.say(f"  - let the model write:       {command} generate --dir {folder} --prompt 'fn main() {{'")
         self.say("  - your own text:             scripts/testnet.sh --data PATH")
