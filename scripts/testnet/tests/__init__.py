@@ -1,0 +1,1 @@
+"""Tests of the testnet: `python3 -B -m unittest discover -s scripts/testnet/tests -t scripts`."""
