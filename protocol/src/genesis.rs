@@ -118,7 +118,7 @@ impl Genesis {
                 retention: 64,
                 checkpoint_every: 8,
                 round_ms: 60_000,
-                min_round_ms: 250,
+                min_round_ms: 500,
                 grace_ms: 10_000,
             },
         }

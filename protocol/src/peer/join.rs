@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::identity::PeerKey;
 use crate::replica::Replica;
 use crate::round_log::RoundLog;
-use crate::wire::{Checkpoint, Role};
+use crate::wire::{Checkpoint, Role, Status};
 
 use super::{Peer, Phase, Report};
 
@@ -58,17 +58,19 @@ impl Join {
 }
 
 impl Peer {
-    pub(super) fn continue_seeking(&mut self, now: Time, since: Time) {
-        // The neighbour that is furthest: joining there needs no second join right after.
-        let best = self
-            .neighbours
+    /// The neighbour that is furthest, and its status: joining there needs no second join right after.
+    pub(super) fn somebody_to_join(&self) -> Option<(PeerKey, Status)> {
+        self.neighbours
             .iter()
             .filter_map(|(peer, neighbour)| Some((*peer, &neighbour.status.as_ref()?.0)))
             .filter(|(_, status)| status.role != Role::Joining)
             .max_by_key(|(peer, status)| (status.round, *peer))
-            .map(|(peer, status)| (peer, status.clone()));
-        let Some((source, status)) = best else {
-            if self.neighbours.is_empty() && self.part.found_after.is_some_and(|after| now >= since + after) {
+            .map(|(peer, status)| (peer, status.clone()))
+    }
+
+    pub(super) fn continue_seeking(&mut self, now: Time, since: Time) {
+        let Some((source, status)) = self.somebody_to_join() else {
+            if self.part.found_after.is_some_and(|after| now >= since + after) {
                 // Who has met others goes on alone, without publishing; see `handle_trained`.
                 if !self.met_others {
                     self.report(Report::Founded);

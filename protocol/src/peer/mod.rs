@@ -275,8 +275,8 @@ impl Peer {
     /// When to call [`Peer::handle_wake`] at the latest.
     pub fn next_event(&self) -> Option<Time> {
         let phase = match &self.phase {
-            // With a neighbour in sight, its next status decides.
-            Phase::Seeking { since } if self.neighbours.is_empty() => {
+            // With somebody to join in sight, the next status decides.
+            Phase::Seeking { since } if self.somebody_to_join().is_none() => {
                 self.part.found_after.map(|after| *since + after)
             }
             Phase::Waiting { deadline } => Some(*deadline),

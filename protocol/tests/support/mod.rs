@@ -1,0 +1,324 @@
+//! A network of peers in virtual time: a seed decides every delay, loss, repetition and what is learned.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarm_optimizer::residual::Residual;
+use swarm_protocol::Time;
+use swarm_protocol::architecture::Architecture;
+use swarm_protocol::genesis::Genesis;
+use swarm_protocol::identity::{Identity, PeerKey};
+use swarm_protocol::packing;
+use swarm_protocol::peer::rounds::Extracted;
+use swarm_protocol::peer::{Action, Part, Peer, Report, Verdict};
+
+pub const FOUNDER: Part = Part { trains: true, found_after: Some(Duration::ZERO), stop_before: None };
+pub const JOINER: Part = Part { trains: true, found_after: None, stop_before: None };
+pub const REPLICA: Part = Part { trains: false, found_after: Some(Duration::ZERO), stop_before: None };
+
+/// A small swarm's genesis: rounds of a second or so, a window of eight: six seconds, so that
+/// anti-entropy (a status a second, a second of patience) repairs what gossip loses before a round settles.
+pub fn genesis() -> Arc<Genesis> {
+    let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+    let mut genesis = Genesis::new("virtual", model, 1);
+    genesis.rule.tile = 8;
+    genesis.rule.k = 4;
+    genesis.rounds.window = 8;
+    genesis.rounds.retention = 32;
+    genesis.rounds.checkpoint_every = 4;
+    genesis.rounds.min_round_ms = 100;
+    genesis.rounds.round_ms = 2_000;
+    genesis.rounds.grace_ms = 500;
+    genesis.validate().unwrap();
+    Arc::new(genesis)
+}
+
+enum Event {
+    Wake(usize),
+    Trained(usize),
+    Gossip { to: usize, from: usize, origin: usize, bytes: Vec<u8> },
+    Request { to: usize, from: usize, id: u64, bytes: Vec<u8> },
+    Response { to: usize, from: usize, id: u64, bytes: Vec<u8> },
+}
+
+pub struct World {
+    pub now: Time,
+    pub peers: Vec<Peer>,
+    pub alive: Vec<bool>,
+    pub reports: Vec<Vec<Report>>,
+    pub bans: Vec<(usize, PeerKey)>,
+    pub outboxes: Vec<Vec<Vec<u8>>>,
+    pub finished: BTreeSet<usize>,
+    /// Chance in a thousand that a gossip message is lost on a link, and that it comes twice.
+    pub loss: u64,
+    pub duplication: u64,
+    /// Pairs that cannot talk.
+    pub cut: BTreeSet<(usize, usize)>,
+    /// Milliseconds that a round's training takes, a peer.
+    pub speed: Vec<u64>,
+    genesis: Arc<Genesis>,
+    queue: BTreeMap<(Time, u64), Event>,
+    sequence: u64,
+    random: u64,
+    wakes: Vec<Option<Time>>,
+    tokens: BTreeMap<u64, (usize, u64, bool)>,
+    gossip: BTreeMap<u64, (usize, usize, Vec<u8>)>,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            now: Duration::from_secs(1),
+            peers: Vec::new(),
+            alive: Vec::new(),
+            reports: Vec::new(),
+            bans: Vec::new(),
+            outboxes: Vec::new(),
+            finished: BTreeSet::new(),
+            loss: 0,
+            duplication: 0,
+            cut: BTreeSet::new(),
+            speed: Vec::new(),
+            genesis: genesis(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            wakes: Vec::new(),
+            tokens: BTreeMap::new(),
+            gossip: BTreeMap::new(),
+        }
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 16) % bound.max(1)
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((self.now + after, self.sequence), event);
+    }
+
+    pub fn secret(at: usize) -> [u8; 32] {
+        [at as u8 + 1; 32]
+    }
+
+    /// Adds a peer, connected to all others that are alive.
+    pub fn add(&mut self, part: Part) -> usize {
+        let at = self.peers.len();
+        let identity = Identity::from_secret(&Self::secret(at));
+        let peer = Peer::new(self.now, self.genesis.clone(), identity, part).unwrap();
+        self.peers.push(peer);
+        self.alive.push(true);
+        self.reports.push(Vec::new());
+        self.outboxes.push(Vec::new());
+        self.wakes.push(None);
+        self.speed.push(700);
+        self.connect(at);
+        at
+    }
+
+    /// Stops a peer for good or until `restart`.
+    pub fn stop(&mut self, at: usize) {
+        self.alive[at] = false;
+        let key = self.peers[at].key();
+        for other in 0..self.peers.len() {
+            if other != at && self.alive[other] {
+                self.peers[other].handle_disconnected(self.now, key);
+                self.act(other);
+            }
+        }
+    }
+
+    /// Puts a new state machine in a stopped peer's place.
+    pub fn restart(&mut self, at: usize, peer: Peer) {
+        self.peers[at] = peer;
+        self.alive[at] = true;
+        self.wakes[at] = None;
+        self.connect(at);
+    }
+
+    pub fn genesis(&self) -> Arc<Genesis> {
+        self.genesis.clone()
+    }
+
+    fn connect(&mut self, at: usize) {
+        let key = self.peers[at].key();
+        for other in 0..self.peers.len() {
+            if other != at && self.alive[other] {
+                let other_key = self.peers[other].key();
+                self.peers[other].handle_connected(self.now, key);
+                self.peers[at].handle_connected(self.now, other_key);
+                self.act(other);
+            }
+        }
+        self.act(at);
+    }
+
+    fn linked(&self, a: usize, b: usize) -> bool {
+        self.alive[a] && self.alive[b] && !self.cut.contains(&(a.min(b), a.max(b)))
+    }
+
+    fn delay(&mut self) -> Duration {
+        Duration::from_millis(5 + self.below(60))
+    }
+
+    fn flood(&mut self, from: usize, origin: usize, bytes: &[u8]) {
+        for to in 0..self.peers.len() {
+            if to == from || to == origin || !self.linked(from, to) {
+                continue;
+            }
+            let copies = u64::from(self.below(1000) >= self.loss) + u64::from(self.below(1000) < self.duplication);
+            for _ in 0..copies {
+                let delay = self.delay();
+                self.schedule(delay, Event::Gossip { to, from, origin, bytes: bytes.to_vec() });
+            }
+        }
+    }
+
+    fn index(&self, key: PeerKey) -> usize {
+        self.peers.iter().position(|peer| peer.key() == key).unwrap()
+    }
+
+    /// Carries out a peer's actions and schedules its next wake.
+    pub fn act(&mut self, at: usize) {
+        while let Some(action) = self.peers[at].poll_action() {
+            match action {
+                Action::StartRound(_) => {
+                    let time = self.speed[at] + self.below(100);
+                    self.schedule(Duration::from_millis(time), Event::Trained(at));
+                }
+                Action::Extract { round, k } => self.extract(at, round, k),
+                Action::Persist { round, bytes } => {
+                    self.outboxes[at].push(bytes);
+                    self.peers[at].handle_persisted(self.now, round);
+                }
+                Action::Publish(bytes) => self.flood(at, at, &bytes),
+                Action::Verdict { token, verdict } => {
+                    let (from, origin, bytes) = self.gossip.remove(&token).unwrap();
+                    if verdict == Verdict::Accept && from == origin {
+                        // One more hop is enough in a full mesh, and it is how bodies meet twice.
+                        self.flood(at, origin, &bytes);
+                    }
+                }
+                Action::Request { peer, id, bytes } => {
+                    let to = self.index(peer);
+                    if self.linked(at, to) {
+                        let delay = self.delay();
+                        self.schedule(delay, Event::Request { to, from: at, id, bytes });
+                    }
+                }
+                Action::Respond { token, bytes } => {
+                    let (to, id, _) = self.tokens.remove(&token).unwrap();
+                    if self.linked(at, to) {
+                        let delay = self.delay();
+                        self.schedule(delay, Event::Response { to, from: at, id, bytes });
+                    }
+                }
+                Action::Report(report) => self.reports[at].push(report),
+                Action::Ban { peer, .. } => self.bans.push((at, peer)),
+                Action::Finished => {
+                    self.finished.insert(at);
+                }
+                Action::Folded => {}
+            }
+        }
+        if let Some(next) = self.peers[at].next_event() {
+            let next = next.max(self.now);
+            if self.wakes[at].is_none_or(|wake| wake > next || wake <= self.now) {
+                self.wakes[at] = Some(next);
+                self.schedule(next - self.now, Event::Wake(at));
+            }
+        }
+    }
+
+    fn extract(&mut self, at: usize, round: u64, k: u32) {
+        let layout = self.peers[at].layout().clone();
+        let values = (0..layout.len()).map(|_| (self.below(2001) as f32 - 1000.0) * 1e-5).collect();
+        let mut residual = Residual::from_values(&layout, values).unwrap();
+        let rule = self.genesis.rule;
+        let delta = residual.extract(&layout, k as usize, rule.max_exponent);
+        let body = packing::encode(&layout, &rule, k, &delta).unwrap();
+        let extracted = Extracted { round, body, tokens: 64, loss_before: 2.0, loss_after: 1.9 };
+        self.peers[at].handle_extracted(self.now, extracted);
+    }
+
+    /// Hands bytes to a peer as gossip from another.
+    pub fn gossip(&mut self, to: usize, from: usize, bytes: &[u8]) {
+        self.sequence += 1;
+        let token = self.sequence;
+        self.gossip.insert(token, (from, from, bytes.to_vec()));
+        let key = self.peers[from].key();
+        self.peers[to].handle_gossip(self.now, key, token, bytes);
+        self.act(to);
+    }
+
+    /// Runs until `until` or until nothing is left to happen.
+    pub fn run_until(&mut self, until: Time) {
+        while let Some((&(at, _), _)) = self.queue.first_key_value() {
+            if at > until {
+                break;
+            }
+            let Some(((time, _), event)) = self.queue.pop_first() else { break };
+            self.now = time;
+            self.step(event);
+        }
+        self.now = until;
+    }
+
+    pub fn run_for(&mut self, seconds: u64) {
+        self.run_until(self.now + Duration::from_secs(seconds));
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = self.now;
+        let at = match event {
+            Event::Wake(at) if self.alive[at] => {
+                self.wakes[at] = None;
+                self.peers[at].handle_wake(now);
+                at
+            }
+            Event::Trained(at) if self.alive[at] => {
+                self.peers[at].handle_trained(now);
+                at
+            }
+            Event::Gossip { to, from, origin, bytes } if self.alive[to] => {
+                self.sequence += 1;
+                let token = self.sequence;
+                let key = self.peers[from].key();
+                self.gossip.insert(token, (from, origin, bytes.clone()));
+                self.peers[to].handle_gossip(now, key, token, &bytes);
+                to
+            }
+            Event::Request { to, from, id, bytes } if self.linked(to, from) => {
+                self.sequence += 1;
+                let token = self.sequence;
+                self.tokens.insert(token, (from, id, false));
+                let key = self.peers[from].key();
+                self.peers[to].handle_request(now, key, token, &bytes);
+                to
+            }
+            Event::Response { to, from, id, bytes } if self.linked(to, from) => {
+                let key = self.peers[from].key();
+                self.peers[to].handle_response(now, key, id, Some(&bytes));
+                to
+            }
+            _ => return,
+        };
+        self.act(at);
+    }
+
+    /// Asserts that all peers in `who` hold the same, at the same place.
+    pub fn assert_agreement(&self, who: &[usize]) {
+        let first = &self.peers[who[0]];
+        for &at in who {
+            let peer = &self.peers[at];
+            assert_eq!(peer.round(), first.round(), "peer {at} stands at another round than peer {}", who[0]);
+            assert_eq!(peer.log_digest(), first.log_digest(), "peer {at} holds other sets than peer {}", who[0]);
+            assert_eq!(peer.state_digest(), first.state_digest(), "peer {at} holds other integers");
+        }
+    }
+}
