@@ -1,10 +1,26 @@
-//! The `swarm` program.
-#![allow(dead_code, unused_imports)]
+//! The `swarm` program: trains a model on this device and shares what it learns with its peers.
+//!
+//! - [`cli`]: the command line, a file a command;
+//! - [`node`]: the loop between network, trainer, disk and core;
+//! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
+//! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`]: learning.
+//!
+//! Built without the `train` feature it needs no libtorch, and replicates without training.
 
+mod cli;
+mod net;
+mod node;
+mod status;
+mod store;
+mod trainer;
+
+#[cfg(feature = "train")]
 mod data;
 #[cfg(feature = "train")]
 mod model;
 #[cfg(feature = "train")]
 mod train;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -77,6 +77,11 @@ impl Architecture {
         Some(Self { vocabulary: BYTE_VOCABULARY, dim, layers, heads, ffn, context })
     }
 
+    /// The name of the preset with these sizes, if there is one.
+    pub fn preset_name(&self) -> Option<&'static str> {
+        Self::PRESETS.into_iter().find(|name| Self::preset(name).as_ref() == Some(self))
+    }
+
     /// Checks every size; the error names the offending key of the genesis' `[model]` table.
     pub fn validate(&self) -> Result<(), String> {
         let within = |key: &str, value: u32, low: u32, high: u32| {

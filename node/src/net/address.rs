@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use libp2p::{Multiaddr, PeerId, TransportError, dns, identity, multiaddr::Protocol, swarm::DialError};
 
-use super::PeerKey;
+use swarm_protocol::identity::PeerKey;
 
 /// The multihash code of "the digest is the data itself".
 const IDENTITY_MULTIHASH: u64 = 0;
@@ -31,12 +31,12 @@ pub(crate) fn peer_key(peer: &PeerId) -> Option<PeerKey> {
         return None;
     }
     let key = identity::PublicKey::try_decode_protobuf(hash.digest()).ok()?;
-    Some(key.try_into_ed25519().ok()?.to_bytes())
+    Some(PeerKey(key.try_into_ed25519().ok()?.to_bytes()))
 }
 
 /// The peer id of an ed25519 key, or `None` if the bytes are no point of the curve.
 pub(crate) fn peer_id(key: &PeerKey) -> Option<PeerId> {
-    let key = identity::ed25519::PublicKey::try_from_bytes(key).ok()?;
+    let key = identity::ed25519::PublicKey::try_from_bytes(&key.0).ok()?;
     Some(identity::PublicKey::from(key).to_peer_id())
 }
 

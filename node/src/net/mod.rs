@@ -52,12 +52,10 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
+use swarm_protocol::identity::PeerKey;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 pub(crate) use address::{parse_address, peer_id, peer_key};
-
-/// An ed25519 public key: who a peer is.
-pub(crate) type PeerKey = [u8; 32];
 
 /// Commands waiting for the network task.
 const COMMAND_QUEUE: usize = 64;

@@ -267,6 +267,11 @@ impl Peer {
         })
     }
 
+    /// Stop before `round`, or do not stop by itself. Takes effect when the next round begins.
+    pub fn set_stop(&mut self, round: Option<u64>) {
+        self.part.stop_before = round;
+    }
+
     /// The next thing to do, or `None`. Call until `None` after every `handle_*`.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()

@@ -1,0 +1,27 @@
+//! `swarm bootstrap`: a node that replicates without training.
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{NodeArgs, block_on, farewell};
+use crate::node;
+use crate::trainer::{Trainer, TrainerState};
+
+/// Run a node that others join through: it holds and passes on everything, and trains nothing.
+#[derive(Args)]
+pub(super) struct Bootstrap {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl Bootstrap {
+    pub(super) fn execute(self) -> Result<()> {
+        let (store, genesis) = self.node.open()?;
+        let dir = store.dir().to_owned();
+        let setup = self.node.setup(store, genesis)?;
+        let nobody: Option<fn(Option<TrainerState>) -> Result<Trainer>> = None;
+        let ended = block_on(node::run(setup, nobody))?;
+        farewell(ended, &dir);
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! The command line. One file a command; a flag, its help and its check stand together.
+
+mod bootstrap;
+mod id;
+mod new;
+#[cfg(feature = "train")]
+mod alone;
+#[cfg(feature = "train")]
+mod generate;
+#[cfg(feature = "train")]
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use libp2p::Multiaddr;
+use swarm_protocol::genesis::Genesis;
+
+use crate::net::parse_address;
+use crate::node::{self, Ended};
+use crate::store::{self, Store};
+
+/// Train one model together with other devices, without a server: each trains on its own text, tells the
+/// others only sparse changes of the model, and all end up with the same model.
+#[derive(Parser)]
+#[command(name = "swarm", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    New(new::New),
+    #[cfg(feature = "train")]
+    Run(run::Run),
+    Bootstrap(bootstrap::Bootstrap),
+    Id(id::Id),
+    #[cfg(feature = "train")]
+    Generate(generate::Generate),
+    #[cfg(feature = "train")]
+    Alone(alone::Alone),
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("SWARM_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,swarm=info")),
+        )
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    let done = match cli.command {
+        Command::New(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Run(command) => command.execute(),
+        Command::Bootstrap(command) => command.execute(),
+        Command::Id(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Generate(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Alone(command) => command.execute(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Flags of every command that runs a node.
+#[derive(Args)]
+struct NodeArgs {
+    /// The swarm's genesis file (see `swarm new`). May be left out if --dir already belongs to a swarm.
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+
+    /// The node's folder: identity, snapshot, status. Made if it is not there.
+    /// Default: swarm-<first digits of the swarm id> in the current folder.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// An address to listen on, such as /ip4/0.0.0.0/tcp/4001. May be repeated.
+    /// Default: any free TCP and QUIC port on all IPv4 addresses.
+    #[arg(long, value_name = "MULTIADDR", value_parser = parse_address)]
+    listen: Vec<Multiaddr>,
+
+    /// The address of any peer of the swarm, such as /ip4/192.168.1.7/tcp/4001. May be repeated.
+    #[arg(long, value_name = "MULTIADDR", value_parser = parse_address)]
+    bootstrap: Vec<Multiaddr>,
+
+    /// Do not look for peers on the local network (multicast DNS).
+    #[arg(long)]
+    no_mdns: bool,
+}
+
+impl NodeArgs {
+    /// Opens the node's folder and reads the genesis.
+    fn open(&self) -> Result<(Store, Arc<Genesis>)> {
+        let genesis = self.genesis.as_deref().map(store::read_genesis).transpose()?;
+        let dir = match (&self.dir, &genesis) {
+            (Some(dir), _) => dir.clone(),
+            (None, Some(genesis)) => PathBuf::from(format!("swarm-{:.8}", genesis.swarm_id())),
+            (None, None) => anyhow::bail!("name a genesis with --genesis FILE, or a node's folder with --dir DIR"),
+        };
+        let (store, genesis) = Store::open(&dir, genesis)?;
+        Ok((store, Arc::new(genesis)))
+    }
+
+    fn setup(&self, store: Store, genesis: Arc<Genesis>) -> Result<node::Setup> {
+        let listen = if self.listen.is_empty() {
+            vec![parse_address("/ip4/0.0.0.0/tcp/0")?, parse_address("/ip4/0.0.0.0/udp/0/quic-v1")?]
+        } else {
+            self.listen.clone()
+        };
+        Ok(node::Setup {
+            store,
+            genesis,
+            listen,
+            bootstrap: self.bootstrap.clone(),
+            mdns: !self.no_mdns,
+            rounds: None,
+            validates: false,
+        })
+    }
+}
+
+/// Runs `future` on a runtime of its own; `threads` is for the network, not for training.
+fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let done = runtime.block_on(future);
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    done
+}
+
+/// A flag that Ctrl-C or a request to terminate sets, for commands that are no node.
+#[cfg(feature = "train")]
+fn stop_flag() -> Result<Arc<std::sync::atomic::AtomicBool>> {
+    let flag = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let set = flag.clone();
+    let wait = move || {
+        let stopped = block_on(async {
+            node::asked_to_stop().await;
+            Ok(())
+        });
+        set.store(stopped.is_ok(), std::sync::atomic::Ordering::Relaxed);
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).context("no thread for signals")?;
+    Ok(flag)
+}
+
+/// The last line of a node's run.
+fn farewell(ended: Ended, dir: &Path) {
+    match ended {
+        Ended::Finished => println!("done: all neighbours hold the same model; everything is in {}", dir.display()),
+        Ended::Stopped => println!(
+            "stopped: everything is in {}; the same command goes on from here",
+            dir.display()
+        ),
+    }
+}
+
+/// OpenMP's threads spin while they wait and take the cores from everything else, unless this variable
+/// is set before libgomp is loaded, which is before `main`: so the program starts itself once more.
+#[cfg(all(unix, feature = "train"))]
+fn with_passive_openmp(threads: usize) -> Result<()> {
+    use std::os::unix::process::CommandExt;
+    const POLICY: &str = "OMP_WAIT_POLICY";
+    if threads == 1 || std::env::var_os(POLICY).is_some() {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let error = std::process::Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env(POLICY, "PASSIVE")
+        .env("OMP_NUM_THREADS", threads.to_string())
+        .exec();
+    Err(error).context("cannot start this program again with OMP_WAIT_POLICY=PASSIVE; set it yourself")
+}
+
+#[cfg(all(not(unix), feature = "train"))]
+fn with_passive_openmp(_threads: usize) -> Result<()> {
+    Ok(())
+}
+
+/// Half of the cores: the rest is for whoever uses the device.
+#[cfg(feature = "train")]
+fn default_threads() -> usize {
+    (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1)
+}

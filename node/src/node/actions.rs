@@ -1,0 +1,174 @@
+//! From the network to the core, and from the core's actions to the network, the trainer and the disk.
+
+use anyhow::{Result, bail};
+use swarm_protocol::peer::{Action, Report, Verdict};
+
+use super::{Ended, Node, Rounds, VALIDATE_EVERY};
+use crate::net::{Command, Event};
+use crate::status::RoundRecord;
+use crate::trainer::Order;
+
+impl Node {
+    pub(super) fn on_network(&mut self, event: Event) -> Result<()> {
+        let now = self.now();
+        match event {
+            Event::Connected { peer } => {
+                self.looking.clear();
+                self.peer.handle_connected(now, peer);
+            }
+            Event::Disconnected { peer } => self.peer.handle_disconnected(now, peer),
+            Event::Gossip { token, source, bytes } => self.peer.handle_gossip(now, source, token, &bytes),
+            Event::Request { peer, token, bytes } => self.peer.handle_request(now, peer, token, &bytes),
+            Event::Response { peer, id, bytes } => self.peer.handle_response(now, peer, id, Some(&bytes)),
+            Event::RequestFailed { peer, id, reason } => {
+                tracing::debug!("request to {peer:.8} failed: {reason}");
+                self.peer.handle_response(now, peer, id, None);
+            }
+            Event::Listening(address) => {
+                tracing::info!("listening on {address}");
+                self.listening.push(address.to_string());
+            }
+            Event::OtherSwarm { peer, address, theirs } => {
+                self.looking = format!("the peer at {address} belongs to another swarm ({theirs:.16})");
+                tracing::warn!(
+                    "peer {peer:.8} at {address} belongs to another swarm: theirs is {theirs}, yours {}. Both need the \
+                     very same genesis file",
+                    self.peer.swarm_id()
+                );
+            }
+            Event::BootstrapFailed { address, reason, retry_in } => {
+                self.looking = format!("{address}: {reason}");
+                tracing::warn!("bootstrap {address}: {reason}; trying again in {:.0} s", retry_in.as_secs_f64());
+            }
+            Event::BootstrapConnected { address } => tracing::info!("connected to bootstrap {address}"),
+            Event::PublishFailed { reason } => {
+                // Neighbours fetch what they miss; with nobody there it is no failure at all.
+                tracing::debug!("gossip: {reason}");
+            }
+            Event::Fatal { reason } => bail!("the network cannot go on: {reason}"),
+        }
+        Ok(())
+    }
+
+    /// Carries out what the core asks for.
+    pub(super) async fn act(&mut self) -> Result<()> {
+        while let Some(action) = self.peer.poll_action() {
+            match action {
+                Action::Publish(bytes) => self.network.send(Command::Publish(bytes)).await?,
+                Action::Verdict { token, verdict } => {
+                    let verdict = match verdict {
+                        Verdict::Accept => crate::net::Verdict::Accept,
+                        Verdict::Reject => crate::net::Verdict::Reject,
+                        Verdict::Ignore => crate::net::Verdict::Ignore,
+                    };
+                    self.network.send(Command::Verdict { token, verdict }).await?;
+                }
+                Action::Request { peer, id, bytes } => {
+                    self.network.send(Command::Request { peer, id, bytes }).await?;
+                }
+                Action::Respond { token, bytes } => self.network.send(Command::Respond { token, bytes }).await?,
+                Action::Ban { peer, duration, reason } => {
+                    tracing::warn!("peer {peer:.8} is cut off for {} s: {reason}", duration.as_secs());
+                    self.network.send(Command::Ban { peer, duration, reason: reason.to_owned() }).await?;
+                }
+                Action::Persist { round, bytes } => {
+                    self.store.persist(round, &bytes)?;
+                    self.totals.published += 1;
+                    self.totals.body_bytes += (bytes.len() - swarm_protocol::wire::SIGNED_HEADER_LEN - 2) as u64;
+                    self.totals.coefficients += self.sent_coefficients;
+                    self.peer.handle_persisted(self.now(), round);
+                }
+                Action::StartRound(round) => self.start_round(round)?,
+                Action::Extract { round, k } => {
+                    self.record(round);
+                    self.order(Order::Extract { round, k })?;
+                }
+                Action::Folded => {
+                    self.folds += 1;
+                    if let Some(trainer) = &self.trainer {
+                        trainer.newest.put(self.peer.coefficients().clone(), self.peer.take_touched());
+                    }
+                }
+                Action::Report(report) => self.tell(report)?,
+                Action::Finished => self.ended = Some(Ended::Finished),
+            }
+        }
+        Ok(())
+    }
+
+    fn start_round(&mut self, round: u64) -> Result<()> {
+        if self.target.is_none()
+            && let Some(Rounds::More(more)) = self.rounds
+        {
+            self.target = Some(round.saturating_add(more));
+            self.peer.set_stop(self.target);
+        }
+        if let Some(trainer) = &self.trainer {
+            // The first round needs C even if nothing has been folded yet.
+            trainer.newest.put(self.peer.coefficients().clone(), self.peer.take_touched());
+        }
+        if self.validates && round.is_multiple_of(VALIDATE_EVERY) && round > 0 {
+            self.order(Order::Validate)?;
+        }
+        if self.history.len() == 1 {
+            // So that the model can be used early, and a first crash loses little.
+            self.start_saving();
+        }
+        self.order(Order::Start(round))
+    }
+
+    /// The round's training is done: one line for the log, one record for the report.
+    fn record(&mut self, round: u64) {
+        let Some(trainer) = &self.trainer else { return };
+        let progress = trainer.progress.get();
+        let seconds = self.began.elapsed().as_secs_f64();
+        self.history.push(RoundRecord {
+            round,
+            seconds,
+            tokens: progress.tokens,
+            loss: progress.loss_last,
+            validation_loss: None,
+        });
+        let (folded, late) = self.peer.folded_counts();
+        let traffic = self.network.traffic();
+        tracing::info!(
+            "round {round}: loss {:.3}, {} peers, {folded} deltas folded ({late} late), {} kB out, {} kB in",
+            progress.loss_last.unwrap_or(f64::NAN),
+            self.peer.neighbours(),
+            traffic.sent / 1000,
+            traffic.received / 1000
+        );
+    }
+
+    fn tell(&mut self, report: Report) -> Result<()> {
+        match report {
+            Report::Refused { kind, peer } => {
+                tracing::warn!("dropped a message from {peer:.8}: {kind} (further ones are only counted)");
+            }
+            Report::Founded => tracing::info!("nobody else is here yet: starting the swarm; others can join any time"),
+            Report::JoiningAt(checkpoint) => tracing::info!(
+                "joining: fetching the model after {} settled rounds ({:.16})",
+                checkpoint.settled,
+                checkpoint.state
+            ),
+            Report::Joined { round } => tracing::info!("joined the swarm at round {round}"),
+            Report::CannotJoin(why) => tracing::warn!("cannot join yet: {why}; trying again"),
+            Report::Diverged { peer, settled } => tracing::error!(
+                "peer {peer:.8} holds another history than this node after {settled} settled rounds: one of the two \
+                 was cut off for longer than the swarm's window"
+            ),
+            Report::Equivocation { author, round } => {
+                tracing::warn!("author {author:.8} signed two deltas for round {round}: neither counts");
+            }
+            Report::IdentityInUse { round } => bail!(
+                "somebody else publishes with this node's identity (round {round}): the folder was copied, or restored \
+                 from a backup, while the original goes on. Stop the other one, or start in a new folder with --dir"
+            ),
+            Report::Alone => tracing::info!(
+                "all peers are gone: training goes on for this device alone; it is shared when somebody is back"
+            ),
+            Report::Unusable => tracing::error!("a delta of this node's own could not be used and was dropped"),
+        }
+        Ok(())
+    }
+}

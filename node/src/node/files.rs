@@ -1,0 +1,172 @@
+//! What a node keeps in its folder: snapshots, status, report.
+
+use anyhow::{Result, anyhow};
+use swarm_optimizer::residual::Residual;
+use swarm_optimizer::sparse::SparseDelta;
+use swarm_protocol::packing;
+use swarm_protocol::peer::Peer;
+use swarm_protocol::peer::snapshot::own_deltas;
+
+use super::Node;
+use crate::status::{Report, Status, peak_memory, rate};
+use crate::store::snapshot::NodeSnapshot;
+use crate::store::write_atomically;
+use crate::trainer::{Order, Progress, TrainerState};
+
+/// Takes out of a saved residual what was published after it was saved: deltas for rounds from
+/// `next_to_sign` on.
+///
+/// # Errors
+/// A residual that does not fit the model.
+pub(crate) fn take_out(peer: &Peer, state: &mut TrainerState, outbox: &[Vec<u8>], next_to_sign: u64) -> Result<()> {
+    let later = own_deltas(outbox).into_iter().filter(|(signed, _)| signed.header.round >= next_to_sign);
+    let bodies: Vec<Vec<u8>> = later.map(|(_, body)| body).collect();
+    change(peer, state, &bodies, Residual::take_out)
+}
+
+/// Puts a delta that was extracted but not signed back into a residual that was saved after that.
+///
+/// # Errors
+/// A residual that does not fit the model.
+pub(super) fn give_back(peer: &Peer, state: &mut TrainerState, body: Vec<u8>) -> Result<()> {
+    change(peer, state, &[body], Residual::give_back)
+}
+
+fn change(
+    peer: &Peer,
+    state: &mut TrainerState,
+    bodies: &[Vec<u8>],
+    how: impl Fn(&mut Residual, &swarm_optimizer::layout::Layout, &SparseDelta),
+) -> Result<()> {
+    let layout = peer.layout();
+    let mut residual = Residual::from_values(layout, std::mem::take(&mut state.residual))
+        .ok_or_else(|| anyhow!("the snapshot's residual does not fit the model"))?;
+    for body in bodies {
+        if let Ok(delta) = packing::decode(layout, &peer.genesis().rule, body) {
+            how(&mut residual, layout, &delta);
+        }
+    }
+    state.residual = residual.values().to_vec();
+    Ok(())
+}
+
+impl Node {
+    /// Asks the trainer for its state; the snapshot is written when it comes. A node without a trainer
+    /// writes it at once.
+    pub(super) fn start_saving(&mut self) {
+        if self.trainer.is_some() {
+            if !self.saving && self.order(Order::Save).is_ok() {
+                self.saving = true;
+            }
+            return;
+        }
+        let kept = self.kept.clone();
+        if let Err(error) = self.save(kept) {
+            tracing::error!("{error:#}");
+        }
+    }
+
+    /// Writes a snapshot with this state of the trainer.
+    pub(super) fn save(&mut self, trainer: Option<TrainerState>) -> Result<()> {
+        let mut totals = self.totals;
+        totals.tokens = self.before.tokens + self.progress().tokens;
+        let core = self.peer.snapshot();
+        let from = core.position.next_to_sign;
+        self.store.save(&NodeSnapshot { core, totals, trainer }, from)
+    }
+
+    fn progress(&self) -> Progress {
+        self.trainer.as_ref().map(|trainer| trainer.progress.get()).unwrap_or_default()
+    }
+
+    /// State and log digest, computed anew only after a fold.
+    fn current_digests(&mut self) -> (String, String) {
+        if self.digests.as_ref().is_none_or(|(folds, ..)| *folds != self.folds) {
+            self.digests =
+                Some((self.folds, self.peer.state_digest().to_string(), self.peer.log_digest().to_string()));
+        }
+        self.digests.as_ref().map(|(_, state, log)| (state.clone(), log.clone())).unwrap_or_default()
+    }
+
+    /// Rewrites status.json. An empty `phase` is what the core says.
+    pub(super) fn write_status(&mut self, phase: &str, detail: &str) {
+        let progress = self.progress();
+        let (state_digest, log_digest) = self.current_digests();
+        let traffic = self.network.traffic();
+        let detail = match (detail, self.peer.join_progress()) {
+            ("", Some((have, total))) => format!("fetching the model: {have} of {total} bytes"),
+            ("", None) if self.peer.neighbours() == 0 => self.looking.clone(),
+            (detail, _) => detail.to_owned(),
+        };
+        let status = Status {
+            phase: if phase.is_empty() { self.peer.doing() } else { phase }.to_owned(),
+            detail,
+            pid: std::process::id(),
+            peer_id: self.network.local_peer_id().to_string(),
+            swarm_id: self.peer.swarm_id().to_string(),
+            listen: self.listening.clone(),
+            round: self.peer.round(),
+            rounds_target: self.target,
+            loss: progress.loss_last,
+            tokens: progress.tokens,
+            tokens_per_second: rate(progress.tokens, progress.training.as_secs_f64()),
+            peers: self.peer.neighbours(),
+            bytes_sent: traffic.sent,
+            bytes_received: traffic.received,
+            state_digest,
+            log_digest,
+            open_deltas: self.peer.held_deltas(),
+        };
+        if let Err(error) = self.write_json("status.json", &status)
+            && !std::mem::replace(&mut self.disk_warned, true)
+        {
+            tracing::warn!("{error:#}");
+        }
+    }
+
+    fn write_json(&self, name: &str, value: &impl serde::Serialize) -> Result<()> {
+        write_atomically(&self.store.path(name), &serde_json::to_vec_pretty(value)?)
+    }
+
+    /// Writes report.json.
+    pub(super) fn write_report(&mut self, finished: bool) -> Result<()> {
+        let progress = self.progress();
+        let (state_digest, log_digest) = self.current_digests();
+        let traffic = self.network.traffic();
+        let (deltas_folded, late_deltas) = self.peer.folded_counts();
+        let per = |what: u64, of: u64| (of > 0).then(|| what as f64 / of as f64);
+        let (published, body_bytes) =
+            (self.totals.published - self.before.published, self.totals.body_bytes - self.before.body_bytes);
+        let coefficients = self.totals.coefficients - self.before.coefficients;
+        let report = Report {
+            peer_id: self.network.local_peer_id().to_string(),
+            model: self.peer.genesis().model.preset_name().unwrap_or("custom").to_owned(),
+            parameters: self.peer.layout().len() as u64,
+            rounds: self.peer.round(),
+            deltas_published: published,
+            deltas_folded,
+            late_deltas,
+            tokens: progress.tokens,
+            loss_first: progress.loss_first,
+            loss_last: progress.loss_last,
+            validation_loss: self.validation.map(|(shared, _)| shared),
+            personal_validation_loss: self.validation.map(|(_, personal)| personal),
+            bytes_sent: traffic.sent,
+            bytes_received: traffic.received,
+            delta_bytes_mean: per(body_bytes, published),
+            bits_per_coefficient: per(body_bytes * 8, coefficients),
+            log_digest,
+            state_digest,
+            seconds_training: progress.training.as_secs_f64(),
+            seconds_optimizing: progress.optimizing.as_secs_f64(),
+            seconds_waiting: progress.waiting.as_secs_f64(),
+            tokens_per_second: rate(progress.tokens, progress.training.as_secs_f64()),
+            peak_memory_bytes: peak_memory(),
+            refusals: self.peer.refusals().clone(),
+            residual_norm: progress.residual_norm,
+            finished,
+            history: self.history.clone(),
+        };
+        self.write_json("report.json", &report)
+    }
+}

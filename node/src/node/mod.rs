@@ -1,0 +1,405 @@
+//! The node: one loop between the network, the trainer, the disk and the core.
+//!
+//! ```text
+//!   network events ─┐                         ┌─> network commands
+//!   trainer's words ─┼─> core (swarm-protocol) ─┼─> trainer's orders
+//!   time, signals   ─┘        actions          └─> files
+//! ```
+//!
+//! The loop takes one event at a time, hands it to the core and carries out the core's actions before
+//! the next. All rules are in the core; here is only what to do about them on this device.
+
+mod actions;
+mod files;
+
+#[cfg(feature = "train")]
+pub(crate) use files::take_out;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use libp2p::Multiaddr;
+use swarm_protocol::genesis::Genesis;
+use swarm_protocol::identity::Identity;
+use swarm_protocol::peer::{Part, Peer};
+use tokio::sync::mpsc::Receiver;
+
+use crate::net;
+use crate::status::RoundRecord;
+use crate::store::Store;
+use crate::store::snapshot::Totals;
+use crate::trainer::{Order, Told, Trainer, TrainerState};
+
+/// Time between two snapshots.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(300);
+/// Time between two writes of status.json.
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+/// A finishing node that still disagrees with a neighbour after this gives up.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long the trainer may take to hand over its state when the node stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(120);
+/// The validation text is measured this often while training.
+const VALIDATE_EVERY: u64 = 5;
+
+/// After how many rounds a node stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rounds {
+    /// When the swarm is at this round.
+    Until(u64),
+    /// After this many more from where it starts.
+    More(u64),
+}
+
+impl std::str::FromStr for Rounds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, make): (&str, fn(u64) -> Self) = match text.strip_prefix('+') {
+            Some(digits) => (digits, Self::More),
+            None => (text, Self::Until),
+        };
+        match digits.parse() {
+            Ok(count) if count > 0 => Ok(make(count)),
+            _ => Err(format!(
+                "'{text}' is not a number of rounds: 40 stops when the swarm is at round 40, +40 after 40 more rounds"
+            )),
+        }
+    }
+}
+
+/// What a node needs to run.
+pub(crate) struct Setup {
+    /// Its folder.
+    pub(crate) store: Store,
+    /// The rules.
+    pub(crate) genesis: Arc<Genesis>,
+    /// Addresses to listen on.
+    pub(crate) listen: Vec<Multiaddr>,
+    /// Addresses to join through.
+    pub(crate) bootstrap: Vec<Multiaddr>,
+    /// Whether to look for peers on the local network.
+    pub(crate) mdns: bool,
+    /// When to stop.
+    pub(crate) rounds: Option<Rounds>,
+    /// Whether validation text was given.
+    pub(crate) validates: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Its rounds are done and all neighbours hold the same.
+    Finished,
+    /// Somebody asked it to stop.
+    Stopped,
+}
+
+struct Node {
+    store: Store,
+    peer: Peer,
+    network: net::Handle,
+    trainer: Option<Trainer>,
+    /// What a trainer left here, kept by a node that does not train.
+    kept: Option<TrainerState>,
+    rounds: Option<Rounds>,
+    target: Option<u64>,
+    validates: bool,
+    began: Instant,
+    totals: Totals,
+    /// Totals when this run began.
+    before: Totals,
+    sent_coefficients: u64,
+    history: Vec<RoundRecord>,
+    validation: Option<(f64, f64)>,
+    listening: Vec<String>,
+    looking: String,
+    saving: bool,
+    ended: Option<Ended>,
+    finishing_since: Option<Instant>,
+    digests: Option<(u64, String, String)>,
+    folds: u64,
+    disk_warned: bool,
+}
+
+/// Runs a node until its rounds are done or somebody stops it.
+///
+/// `train` makes the trainer from what the snapshot held; without it the node replicates.
+///
+/// # Errors
+/// Anything that keeps it from going on; the text says what to do. What was shared is on disk then.
+pub(crate) async fn run(
+    setup: Setup,
+    train: Option<impl FnOnce(Option<TrainerState>) -> Result<Trainer>>,
+) -> Result<Ended> {
+    let began = Instant::now();
+    let Setup { store, genesis, listen, bootstrap, mdns, rounds, validates } = setup;
+    let identity = store.identity()?;
+    let secret = identity.secret();
+    let (peer, totals, state) = restore(&store, &genesis, identity, &bootstrap, mdns, train.is_some())?;
+    let config = net::Config {
+        secret,
+        swarm_id: genesis.swarm_id().0,
+        listen,
+        bootstrap,
+        mdns,
+        max_gossip: swarm_protocol::wire::MAX_GOSSIP,
+        max_request: swarm_protocol::wire::MAX_REQUEST,
+        max_response: swarm_protocol::wire::MAX_RESPONSE,
+    };
+    let (network, mut events, service) = net::start(config).await?;
+    let (kept, trainer) = match train {
+        Some(train) => (None, Some(train(state)?)),
+        None => (state, None),
+    };
+    let target = match rounds {
+        Some(Rounds::Until(target)) => Some(target),
+        _ => None,
+    };
+    let mut node = Node {
+        store,
+        peer,
+        network,
+        trainer,
+        kept,
+        rounds,
+        target,
+        validates,
+        began,
+        totals,
+        before: totals,
+        sent_coefficients: 0,
+        history: Vec::new(),
+        validation: None,
+        listening: Vec::new(),
+        looking: String::new(),
+        saving: false,
+        ended: None,
+        finishing_since: None,
+        digests: None,
+        folds: 0,
+        disk_warned: false,
+    };
+    tracing::info!(
+        "swarm {:.16} ({}), {} parameters, peer {}, folder {}",
+        genesis.swarm_id(),
+        genesis.name,
+        node.peer.layout().len(),
+        node.network.local_peer_id(),
+        node.store.dir().display()
+    );
+    node.peer.set_stop(target);
+    let ended = node.drive(&mut events).await;
+    let closed = node.close(ended).await;
+    let _ = node.network.send(net::Command::Shutdown).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), service).await;
+    closed
+}
+
+/// The core as the folder left it, or at the beginning.
+fn restore(
+    store: &Store,
+    genesis: &Arc<Genesis>,
+    identity: Identity,
+    bootstrap: &[Multiaddr],
+    mdns: bool,
+    trains: bool,
+) -> Result<(Peer, Totals, Option<TrainerState>)> {
+    let snapshot = store.snapshot(genesis)?;
+    let outbox = store.outbox()?;
+    // Who was told where to find the swarm waits for it; who was not looks around on the local network
+    // for a moment and is the swarm otherwise. A replica that others join through is there at once.
+    let found_after = match (&snapshot, bootstrap.is_empty()) {
+        (None, false) => None,
+        (Some(_), false) => Some(Duration::from_secs(10)),
+        (_, true) if mdns && trains => Some(Duration::from_secs(5)),
+        (_, true) => Some(Duration::ZERO),
+    };
+    let part = Part { trains, found_after, stop_before: None };
+    let mut peer = Peer::new(Duration::ZERO, genesis.clone(), identity, part)?;
+    let Some(snapshot) = snapshot else {
+        if !outbox.is_empty() {
+            bail!(
+                "{} holds deltas that this node has published but no snapshot: without it the node could sign a \
+                 round twice. Bring the snapshot back, or start in another folder with --dir",
+                store.dir().display()
+            );
+        }
+        return Ok((peer, Totals::default(), None));
+    };
+    let next_to_sign = snapshot.core.position.next_to_sign;
+    peer.restore(Duration::ZERO, snapshot.core, &outbox)
+        .map_err(anyhow::Error::msg)
+        .with_context(|| format!("{} cannot be used", store.path("snapshot").display()))?;
+    let mut trainer = snapshot.trainer;
+    if let Some(state) = &mut trainer {
+        files::take_out(&peer, state, &outbox, next_to_sign)?;
+    }
+    tracing::info!("going on from round {}", peer.round());
+    Ok((peer, snapshot.totals, trainer))
+}
+
+impl Node {
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    async fn drive(&mut self, events: &mut Receiver<net::Event>) -> Result<Ended> {
+        let mut status = tokio::time::interval(STATUS_INTERVAL);
+        let mut snapshots = tokio::time::interval(SNAPSHOT_INTERVAL);
+        snapshots.reset();
+        let mut stop = std::pin::pin!(asked_to_stop());
+        self.peer.handle_wake(self.now());
+        loop {
+            self.act().await?;
+            if let Some(ended) = self.ended {
+                return Ok(ended);
+            }
+            let wake = self.peer.next_event().map(|at| tokio::time::Instant::from_std(self.began + at));
+            let told = async {
+                match &mut self.trainer {
+                    Some(trainer) => trainer.told.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.on_network(event)?,
+                    None => bail!("the network has stopped"),
+                },
+                told = told => match told {
+                    Some(told) => self.on_trainer(told)?,
+                    None => bail!("the trainer has stopped"),
+                },
+                () = sleep_until(wake) => self.peer.handle_wake(self.now()),
+                _ = status.tick() => self.write_status("", ""),
+                _ = snapshots.tick() => self.start_saving(),
+                () = &mut stop => return Ok(Ended::Stopped),
+            }
+            self.check_finish()?;
+        }
+    }
+
+    /// A node whose neighbours never come to agree says so instead of staying for ever.
+    fn check_finish(&mut self) -> Result<()> {
+        if self.peer.role() != swarm_protocol::wire::Role::Finishing {
+            self.finishing_since = None;
+            return Ok(());
+        }
+        let since = *self.finishing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > FINISH_TIMEOUT {
+            bail!(
+                "all rounds are done, but after {} s a neighbour still holds other deltas or has not finished; \
+                 what was trained is saved",
+                FINISH_TIMEOUT.as_secs()
+            );
+        }
+        Ok(())
+    }
+
+    fn order(&self, order: Order) -> Result<()> {
+        match &self.trainer {
+            Some(trainer) => trainer.orders.try_send(order).map_err(|_| anyhow::anyhow!("the trainer does not answer")),
+            None => Ok(()),
+        }
+    }
+
+    fn on_trainer(&mut self, told: Told) -> Result<()> {
+        let now = self.now();
+        match told {
+            Told::Trained => self.peer.handle_trained(now),
+            Told::Extracted(extracted, coefficients) => {
+                self.sent_coefficients = coefficients;
+                self.peer.handle_extracted(now, extracted);
+            }
+            Told::Saved(state) => {
+                self.saving = false;
+                if let Err(error) = self.save(Some(*state)) {
+                    tracing::error!("{error:#}");
+                }
+            }
+            Told::Validated { shared, personal } => {
+                self.validation = Some((shared, personal));
+                if let Some(record) = self.history.last_mut() {
+                    record.validation_loss = Some(shared);
+                }
+            }
+            Told::Failed(why) => bail!("training failed: {why}"),
+        }
+        Ok(())
+    }
+
+    /// Stops the trainer, saves everything, writes the report. `ended` is how the loop ended.
+    async fn close(&mut self, ended: Result<Ended>) -> Result<Ended> {
+        if let Ok(Ended::Stopped) = ended {
+            tracing::info!("stopping: saving what was trained");
+        }
+        let phase = if ended.is_err() { "failed" } else { "finishing" };
+        self.write_status(phase, "saving");
+        let saved = match tokio::time::timeout(STOP_TIMEOUT, self.last_words()).await {
+            Ok(saved) => saved,
+            Err(_) => Err(anyhow::anyhow!("the trainer did not hand over its state in time")),
+        };
+        let phase = match (&ended, &saved) {
+            (Ok(Ended::Finished), Ok(())) => "done",
+            (Ok(Ended::Stopped), Ok(())) => "stopped",
+            _ => "failed",
+        };
+        let reported = self.write_report(matches!(ended, Ok(Ended::Finished)));
+        self.write_status(phase, "");
+        let ended = ended?;
+        saved?;
+        reported?;
+        Ok(ended)
+    }
+
+    /// The trainer's final measurement and state, and the last snapshot.
+    async fn last_words(&mut self) -> Result<()> {
+        let mut state = self.kept.take();
+        let mut unsigned = None;
+        if let Some(trainer) = &mut self.trainer {
+            // A snapshot may be under way, and nobody takes its answer any more: what counts is the last.
+            let _ = trainer.orders.try_send(Order::Validate);
+            let _ = trainer.orders.try_send(Order::Save);
+            let _ = trainer.orders.try_send(Order::Stop);
+            while let Some(told) = trainer.told.recv().await {
+                match told {
+                    Told::Saved(saved) => state = Some(*saved),
+                    Told::Validated { shared, personal } => self.validation = Some((shared, personal)),
+                    Told::Failed(why) => bail!("training failed: {why}"),
+                    Told::Trained => {}
+                    Told::Extracted(extracted, _) => unsigned = Some(extracted.body),
+                }
+            }
+            let saved = state.as_mut().context("the trainer ended without handing over its state")?;
+            if let Some(body) = unsigned {
+                // Extracted before the state was handed over but never signed: it goes back, or it is lost.
+                files::give_back(&self.peer, saved, body)?;
+            }
+        }
+        self.save(state)
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ctrl-C or a request to terminate.
+pub(crate) async fn asked_to_stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

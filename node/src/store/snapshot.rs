@@ -1,0 +1,166 @@
+//! A node's snapshot on disk.
+//!
+//! ```text
+//! "swarm snapshot 1\n"
+//! length u32 | Position (bincode)
+//! C after the settled rounds: one i32 a parameter, little-endian
+//! count u32  | count times: length u32 | signed header and body, as they are gossiped
+//! totals (bincode, fixed size)
+//! 0 or 1     | if 1: AdamW step u64, sampler seed u64, sampler draws u64, then R, m, v: f32 each
+//! BLAKE3 of all of this
+//! ```
+//!
+//! The number of parameters comes from the genesis, never from the file.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use swarm_optimizer::coefficients::Coefficients;
+use swarm_protocol::genesis::Genesis;
+use swarm_protocol::peer::snapshot::{Position, Snapshot, own_deltas};
+use swarm_protocol::wire::{self, Gossip};
+
+use super::file;
+use crate::trainer::TrainerState;
+
+const MAGIC: &[u8] = b"swarm snapshot 1\n";
+/// A position holds a few thousand digests and proofs at most.
+const MAX_POSITION: u32 = 64 << 20;
+/// One delta: as large as a body can be.
+const MAX_DELTA: u32 = 1 << 31;
+
+/// What a node has done in all its runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Totals {
+    /// Own deltas published.
+    pub(crate) published: u64,
+    /// Their bodies' bytes.
+    pub(crate) body_bytes: u64,
+    /// Their coefficients.
+    pub(crate) coefficients: u64,
+    /// Tokens trained on.
+    pub(crate) tokens: u64,
+}
+
+/// What a node goes on from.
+pub(crate) struct NodeSnapshot {
+    /// The core's part.
+    pub(crate) core: Snapshot,
+    /// What was done so far.
+    pub(crate) totals: Totals,
+    /// The trainer's part, if a trainer ever ran here.
+    pub(crate) trainer: Option<TrainerState>,
+}
+
+/// Writes a snapshot.
+///
+/// # Errors
+/// A disk that does not take it; the old snapshot is then still there.
+pub(crate) fn write(path: &Path, snapshot: &NodeSnapshot) -> Result<()> {
+    file::write_checked(path, |out| {
+        out.write_all(MAGIC)?;
+        block(out, &wire::encode(&snapshot.core.position))?;
+        for block in snapshot.core.settled.values().chunks(4096) {
+            out.write_all(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+        }
+        out.write_all(&(snapshot.core.deltas.len() as u32).to_le_bytes())?;
+        for (signed, body) in &snapshot.core.deltas {
+            block(out, &Gossip::Delta(Box::new(*signed), Some(body.to_vec())).encode())?;
+        }
+        out.write_all(&wire::encode(&snapshot.totals))?;
+        let Some(trainer) = &snapshot.trainer else { return out.write_all(&[0]) };
+        out.write_all(&[1])?;
+        for number in [trainer.step, trainer.sampler_seed, trainer.sampler_drawn] {
+            out.write_all(&number.to_le_bytes())?;
+        }
+        for vector in [&trainer.residual, &trainer.m, &trainer.v] {
+            for block in vector.chunks(4096) {
+                out.write_all(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn block(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(bytes.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    out.write_all(&length.to_le_bytes())?;
+    out.write_all(bytes)
+}
+
+/// Reads the snapshot of a node of `genesis`, or `None` if there is none.
+///
+/// # Errors
+/// A file that cannot be read, is damaged, or is of another swarm; the text names it.
+pub(crate) fn read(path: &Path, genesis: &Genesis) -> Result<Option<NodeSnapshot>> {
+    let Some(mut reader) = file::open_checked(path)? else { return Ok(None) };
+    parse(&mut reader, genesis).with_context(|| format!("{} cannot be used", path.display())).map(Some)
+}
+
+fn parse(reader: &mut impl Read, genesis: &Genesis) -> Result<NodeSnapshot> {
+    if bytes(reader, MAGIC.len())? != MAGIC {
+        bail!("it is not a snapshot of this version of swarm");
+    }
+    let position = read_block(reader, MAX_POSITION)?;
+    let position: Position = wire::decode(&position).context("its position cannot be read")?;
+    if position.swarm != genesis.swarm_id() {
+        bail!("it is of swarm {:.16}", position.swarm);
+    }
+    let parameters = usize::try_from(genesis.model.parameter_count())?;
+    let settled = words(reader, parameters, i32::from_le_bytes)?;
+    let count = u32::from_le_bytes(array(reader)?);
+    let mut deltas = Vec::new();
+    for _ in 0..count {
+        let bytes = read_block(reader, MAX_DELTA)?;
+        let (signed, body) = own_deltas(&[bytes]).pop().ok_or_else(|| anyhow!("one of its deltas cannot be read"))?;
+        deltas.push((signed, body.into()));
+    }
+    let totals = bytes(reader, wire::encode(&Totals::default()).len())?;
+    let totals = wire::decode(&totals).context("its totals cannot be read")?;
+    let [has_trainer] = array(reader)?;
+    let trainer = if has_trainer == 1 {
+        let [step, sampler_seed, sampler_drawn] =
+            [array(reader)?, array(reader)?, array(reader)?].map(u64::from_le_bytes);
+        let mut vector = || words(reader, parameters, f32::from_le_bytes);
+        let (residual, m, v) = (vector()?, vector()?, vector()?);
+        Some(TrainerState { residual, step, m, v, sampler_seed, sampler_drawn })
+    } else {
+        None
+    };
+    if reader.read(&mut [0])? != 0 {
+        bail!("bytes follow its end");
+    }
+    let core = Snapshot { position, settled: Coefficients::new(settled), deltas };
+    Ok(NodeSnapshot { core, totals, trainer })
+}
+
+fn array<const N: usize>(reader: &mut impl Read) -> Result<[u8; N]> {
+    let mut array = [0; N];
+    reader.read_exact(&mut array).context("it ends early")?;
+    Ok(array)
+}
+
+/// `length` bytes, allocated as they come.
+fn bytes(reader: &mut impl Read, length: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(length as u64).read_to_end(&mut bytes)?;
+    if bytes.len() < length {
+        bail!("it ends early");
+    }
+    Ok(bytes)
+}
+
+fn read_block(reader: &mut impl Read, limit: u32) -> Result<Vec<u8>> {
+    let length = u32::from_le_bytes(array(reader)?);
+    if length > limit {
+        bail!("a part of it claims {length} bytes");
+    }
+    bytes(reader, length as usize)
+}
+
+fn words<T>(reader: &mut impl Read, count: usize, word: impl Fn([u8; 4]) -> T) -> Result<Vec<T>> {
+    let bytes = bytes(reader, count.checked_mul(4).context("too many parameters")?)?;
+    Ok(bytes.chunks_exact(4).map(|b| word([b[0], b[1], b[2], b[3]])).collect())
+}

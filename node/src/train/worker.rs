@@ -1,0 +1,309 @@
+//! The trainer thread: inner steps, and between them whatever the node asks for.
+//!
+//! ```text
+//!   a new C  R += DCT(start - now);  C = the new one;  Q = inverseDCT(C - R);  start = Q
+//!   Start    H inner steps, or as many as fit into the round's time; then `Trained`
+//!   Extract  R += DCT(start - now);  delta = R's largest;  `Extracted`
+//! ```
+//!
+//! What training moved is taken into R before C changes, so a fold in between two steps moves the model
+//! without pushing anybody's work back, and AdamW's moments live on. Orders are taken between two steps
+//! only, so a step is the longest time that anything waits for.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use swarm_optimizer::coefficients::Coefficients;
+use swarm_optimizer::layout::Layout;
+use swarm_optimizer::residual::{Residual, Transforms, model};
+use swarm_protocol::genesis::Genesis;
+use swarm_protocol::packing;
+use swarm_protocol::peer::rounds::Extracted;
+use tokio::sync::mpsc::Sender;
+
+use super::adamw::AdamWState;
+use super::learner::{Learner, LearnerState};
+use crate::data::SamplerState;
+use crate::trainer::{NewestC, Order, SharedProgress, Told, Trainer, TrainerState};
+
+/// Windows of the validation text that are measured.
+pub(crate) const VALIDATION_WINDOWS: usize = 256;
+
+/// Orders that may wait: more than there are kinds of them.
+const ORDER_QUEUE: usize = 16;
+
+/// Messages to the node that may wait; the trainer sends a handful a round and waits if nobody reads.
+const TOLD_QUEUE: usize = 16;
+
+/// How the thread looks whether the node is still there while it has nothing to do.
+const IDLE_CHECK: Duration = Duration::from_millis(500);
+
+/// What a trainer starts from.
+pub(crate) struct Setup {
+    /// The rules.
+    pub(crate) genesis: Arc<Genesis>,
+    /// The tiling.
+    pub(crate) layout: Arc<Layout>,
+    /// R, AdamW and the sampler as a snapshot left them.
+    pub(crate) state: Option<TrainerState>,
+    /// Common text to measure on.
+    pub(crate) validation: Option<Vec<u8>>,
+    /// Threads for libtorch.
+    pub(crate) threads: usize,
+}
+
+/// Starts the thread. `learner` makes the learner on it (libtorch's thread count is a thread's own).
+///
+/// # Errors
+/// Whatever `learner` fails with, a state that does not fit the model, or no thread to be had.
+pub(crate) fn spawn(setup: Setup, learner: impl FnOnce() -> Result<Learner> + Send + 'static) -> Result<Trainer> {
+    let (orders, incoming) = std::sync::mpsc::sync_channel(ORDER_QUEUE);
+    let (tell, told) = tokio::sync::mpsc::channel(TOLD_QUEUE);
+    let (ready, started) = std::sync::mpsc::channel();
+    let (progress, newest) = (SharedProgress::default(), NewestC::default());
+    let ends = (progress.clone(), newest.clone());
+    let run = move || {
+        let worker = Worker::new(setup, learner, ends, tell.clone());
+        match worker {
+            Ok(mut worker) => {
+                let _ = ready.send(Ok(()));
+                if let Err(error) = worker.run(&incoming) {
+                    let _ = tell.blocking_send(Told::Failed(format!("{error:#}")));
+                }
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("trainer".into()).spawn(run).context("no thread for training")?;
+    started.recv().map_err(|_| anyhow!("the trainer ended before it began"))??;
+    Ok(Trainer { orders, newest, told, progress, thread })
+}
+
+struct Worker {
+    setup: Setup,
+    learner: Learner,
+    transforms: Transforms,
+    residual: Residual,
+    shared: Option<Coefficients>,
+    /// The parameters when R last took up what training moved.
+    start: Vec<f32>,
+    now: Vec<f32>,
+    tell: Sender<Told>,
+    progress: SharedProgress,
+    newest: NewestC,
+    round: Option<Round>,
+    /// Tokens and first and last loss since the last delta.
+    tokens: u64,
+    losses: Option<(f64, f64)>,
+}
+
+/// The round being trained for.
+struct Round {
+    began: Instant,
+    steps: u32,
+    loss_sum: f64,
+}
+
+impl Worker {
+    fn new(
+        mut setup: Setup,
+        learner: impl FnOnce() -> Result<Learner>,
+        (progress, newest): (SharedProgress, NewestC),
+        tell: Sender<Told>,
+    ) -> Result<Self> {
+        super::set_threads(setup.threads)?;
+        let mut learner = learner()?;
+        let layout = &setup.layout;
+        let residual = match setup.state.take() {
+            None => Residual::zeros(layout),
+            Some(state) => {
+                let TrainerState { residual, step, m, v, sampler_seed, sampler_drawn } = state;
+                let optimizer = AdamWState { step, m, v };
+                let sampler = SamplerState { seed: sampler_seed, drawn: sampler_drawn };
+                learner.restore(&LearnerState { optimizer, sampler })?;
+                Residual::from_values(layout, residual).context("the snapshot's residual does not fit the model")?
+            }
+        };
+        Ok(Self {
+            transforms: Transforms::new(layout),
+            residual,
+            shared: None,
+            start: vec![0.0; layout.len()],
+            now: vec![0.0; layout.len()],
+            learner,
+            tell,
+            progress,
+            newest,
+            round: None,
+            tokens: 0,
+            losses: None,
+            setup,
+        })
+    }
+
+    fn run(&mut self, orders: &Receiver<Order>) -> Result<()> {
+        loop {
+            let order = if self.round.is_some() {
+                match orders.try_recv() {
+                    Ok(order) => Some(order),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
+            } else {
+                let idle = Instant::now();
+                let order = orders.recv_timeout(IDLE_CHECK);
+                self.progress.update(|progress| progress.waiting += idle.elapsed());
+                match order {
+                    Ok(order) => Some(order),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
+            };
+            self.fold()?;
+            match order {
+                Some(Order::Stop) => return Ok(()),
+                Some(order) => self.obey(order)?,
+                None => self.step()?,
+            }
+        }
+    }
+
+    fn tell(&self, told: Told) -> Result<()> {
+        self.tell.blocking_send(told).map_err(|_| anyhow!("the node is gone"))
+    }
+
+    fn obey(&mut self, order: Order) -> Result<()> {
+        let began = Instant::now();
+        match order {
+            Order::Start(_) => self.round = Some(Round { began, steps: 0, loss_sum: 0.0 }),
+            Order::Extract { round, k } => {
+                self.round = None;
+                self.take_up()?;
+                let (extracted, coefficients) = self.extract(round, k)?;
+                self.progress.update(|progress| progress.optimizing += began.elapsed());
+                return self.tell(Told::Extracted(extracted, coefficients));
+            }
+            Order::Save => {
+                self.take_up()?;
+                self.progress.update(|progress| progress.optimizing += began.elapsed());
+                let state = self.state()?;
+                return self.tell(Told::Saved(Box::new(state)));
+            }
+            Order::Validate => return self.validate(),
+            Order::Stop => {}
+        }
+        self.progress.update(|progress| progress.optimizing += began.elapsed());
+        Ok(())
+    }
+
+    /// Takes over the newest C, if there is a newer one.
+    fn fold(&mut self) -> Result<()> {
+        let Some((shared, touched)) = self.newest.take() else { return Ok(()) };
+        let began = Instant::now();
+        self.take_up()?;
+        let only = self.shared.is_some().then_some(&touched[..]);
+        model(&self.setup.layout, &mut self.transforms, &shared, Some(&self.residual), only, &mut self.start);
+        self.shared = Some(shared);
+        self.learner.set_parameters(&self.start)?;
+        self.progress.update(|progress| progress.optimizing += began.elapsed());
+        Ok(())
+    }
+
+    /// R takes up what training has moved since it last did.
+    fn take_up(&mut self) -> Result<()> {
+        if self.shared.is_none() {
+            return Ok(());
+        }
+        self.learner.read_parameters(&mut self.now)?;
+        let layout = &self.setup.layout;
+        match self.residual.accumulate(layout, &mut self.transforms, &self.start, &self.now) {
+            Ok(()) => self.start.copy_from_slice(&self.now),
+            Err(error) => {
+                // What these steps did is of no use; what was before them is.
+                tracing::error!("{error}: the steps since the last fold are taken back");
+                self.learner.set_parameters(&self.start)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let Some(round) = &mut self.round else { return Ok(()) };
+        let began = Instant::now();
+        let report = self.learner.step()?;
+        round.steps += 1;
+        if let Some(why) = &report.skipped {
+            tracing::warn!("step skipped: {why}");
+        } else {
+            round.loss_sum += report.loss;
+            self.tokens += report.tokens;
+            let (before, _) = self.losses.unwrap_or((report.loss, report.loss));
+            self.losses = Some((before, report.loss));
+        }
+        let mean = round.loss_sum / f64::from(round.steps);
+        let rules = &self.setup.genesis;
+        let done = round.steps >= rules.training.steps
+            || round.began.elapsed() >= Duration::from_millis(rules.rounds.round_ms.into());
+        self.progress.update(|progress| {
+            progress.training += began.elapsed();
+            if report.skipped.is_none() {
+                progress.tokens += report.tokens;
+                progress.loss_last = Some(mean);
+            } else {
+                progress.skipped += 1;
+            }
+            if done {
+                progress.loss_first = progress.loss_first.or(Some(mean));
+            }
+        });
+        if done {
+            self.round = None;
+            self.tell(Told::Trained)?;
+        }
+        Ok(())
+    }
+
+    fn extract(&mut self, round: u64, k: u32) -> Result<(Extracted, u64)> {
+        let rule = &self.setup.genesis.rule;
+        let delta = self.residual.extract(&self.setup.layout, k as usize, rule.max_exponent);
+        let body = match packing::encode(&self.setup.layout, rule, k, &delta) {
+            Ok(body) => body,
+            Err(packing::PackingError::Empty) => Vec::new(),
+            Err(error) => return Err(error).context("packing the delta"),
+        };
+        let norm = self.residual.norm();
+        self.progress.update(|progress| progress.residual_norm = norm);
+        let (loss_before, loss_after) = self.losses.take().unwrap_or((f64::NAN, f64::NAN));
+        let tokens = std::mem::take(&mut self.tokens);
+        Ok((Extracted { round, body, tokens, loss_before, loss_after }, delta.len() as u64))
+    }
+
+    fn state(&self) -> Result<TrainerState> {
+        let LearnerState { optimizer, sampler } = self.learner.state()?;
+        Ok(TrainerState {
+            residual: self.residual.values().to_vec(),
+            step: optimizer.step,
+            m: optimizer.m,
+            v: optimizer.v,
+            sampler_seed: sampler.seed,
+            sampler_drawn: sampler.drawn,
+        })
+    }
+
+    /// Measures both models; the parameters are as before afterwards.
+    fn validate(&mut self) -> Result<()> {
+        let (Some(text), Some(shared)) = (&self.setup.validation, &self.shared) else { return Ok(()) };
+        self.learner.read_parameters(&mut self.now)?;
+        let mut common = vec![0.0; self.setup.layout.len()];
+        model(&self.setup.layout, &mut self.transforms, shared, None, None, &mut common);
+        let personal = self.learner.evaluate(text, VALIDATION_WINDOWS)?;
+        self.learner.set_parameters(&common)?;
+        let shared = self.learner.evaluate(text, VALIDATION_WINDOWS)?;
+        self.learner.set_parameters(&self.now)?;
+        self.tell(Told::Validated { shared, personal })
+    }
+}

@@ -1,0 +1,140 @@
+//! What the node and its trainer thread say to each other.
+//!
+//! The trainer holds everything that is private to this device: the model Q, the residual R, the inner
+//! optimizer and the text. It gets the shared coefficients and gives packed deltas. A node without a
+//! trainer (a replica, or a build without libtorch) only keeps the state that a trainer left behind.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use swarm_optimizer::coefficients::Coefficients;
+use swarm_protocol::peer::rounds::Extracted;
+
+/// Work for the trainer.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Train for this round and say so when it is done.
+    Start(u64),
+    /// Extract a delta of density `k` for this round.
+    Extract {
+        /// The round.
+        round: u64,
+        /// Coefficients of a full tile.
+        k: u32,
+    },
+    /// Hand over what a snapshot needs; training goes on.
+    Save,
+    /// Measure the shared and the personal model on the validation text.
+    Validate,
+    /// End.
+    Stop,
+}
+
+/// What the trainer has to say.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// The round's steps are done.
+    Trained,
+    /// The delta that was asked for, and how many coefficients it sends.
+    Extracted(Extracted, u64),
+    /// What a snapshot needs.
+    Saved(Box<TrainerState>),
+    /// Loss on the validation text, in nats per byte.
+    Validated {
+        /// Of the shared model, inverse DCT of C.
+        shared: f64,
+        /// Of this device's own model, inverse DCT of C - R.
+        personal: f64,
+    },
+    /// It cannot go on.
+    Failed(String),
+}
+
+/// What only the trainer knows and a restart needs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TrainerState {
+    /// R, in coefficient order.
+    pub(crate) residual: Vec<f32>,
+    /// AdamW's step count.
+    pub(crate) step: u64,
+    /// AdamW's first moments, in parameter order.
+    pub(crate) m: Vec<f32>,
+    /// AdamW's second moments, in parameter order.
+    pub(crate) v: Vec<f32>,
+    /// Seed of the stream of training windows.
+    pub(crate) sampler_seed: u64,
+    /// Numbers drawn from it.
+    pub(crate) sampler_drawn: u64,
+}
+
+/// What the trainer has done so far; written by it, read by the node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    /// Tokens trained on.
+    pub(crate) tokens: u64,
+    /// Steps skipped because something was not finite.
+    pub(crate) skipped: u64,
+    /// Training loss of the first steps (mean over the first round), in nats per byte.
+    pub(crate) loss_first: Option<f64>,
+    /// Training loss, mean over the last round or what there is of it.
+    pub(crate) loss_last: Option<f64>,
+    /// Time in inner steps.
+    pub(crate) training: Duration,
+    /// Time in transforms, extraction, packing and recomputing the model.
+    pub(crate) optimizing: Duration,
+    /// Time with nothing to do: waiting for the other authors.
+    pub(crate) waiting: Duration,
+    /// Norm of the residual after the last extraction, and of that round's displacement.
+    pub(crate) residual_norm: f64,
+}
+
+/// The trainer's progress, shared between its thread and the node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedProgress(Arc<Mutex<Progress>>);
+
+impl SharedProgress {
+    /// A copy of the progress as it is now.
+    pub(crate) fn get(&self) -> Progress {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the progress.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The newest C and the tiles in which it differs from what the trainer has (one flag a tile). However
+/// often peers change C during one long step, the trainer finds one C here, the newest.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NewestC(Arc<Mutex<Option<(Coefficients, Vec<bool>)>>>);
+
+impl NewestC {
+    /// Puts a newer C in, changed in `touched` since the last one that was put in.
+    pub(crate) fn put(&self, newest: Coefficients, mut touched: Vec<bool>) {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, before)) = slot.take() {
+            touched.iter_mut().zip(before).for_each(|(now, before)| *now |= before);
+        }
+        *slot = Some((newest, touched));
+    }
+
+    /// Takes the newest C, if there is one that has not been taken.
+    pub(crate) fn take(&self) -> Option<(Coefficients, Vec<bool>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The node's end of a trainer thread.
+pub(crate) struct Trainer {
+    /// Orders; the trainer takes them between two steps. Each kind is under way at most once.
+    pub(crate) orders: std::sync::mpsc::SyncSender<Order>,
+    /// Where the trainer finds C.
+    pub(crate) newest: NewestC,
+    /// What it tells.
+    pub(crate) told: tokio::sync::mpsc::Receiver<Told>,
+    /// Its progress.
+    pub(crate) progress: SharedProgress,
+    /// The thread.
+    pub(crate) thread: std::thread::JoinHandle<()>,
+}
