@@ -83,6 +83,10 @@ pub(crate) struct Report {
     pub(crate) validation_loss: Option<f64>,
     /// The personal model's.
     pub(crate) personal_validation_loss: Option<f64>,
+    /// The shared model's loss on the held-out part of the device's own text.
+    pub(crate) held_out_loss: Option<f64>,
+    /// The personal model's.
+    pub(crate) personal_held_out_loss: Option<f64>,
     /// Bytes sent, all protocols.
     pub(crate) bytes_sent: u64,
     /// Bytes received.
@@ -107,6 +111,12 @@ pub(crate) struct Report {
     pub(crate) peak_memory_bytes: Option<u64>,
     /// Dropped messages, by kind.
     pub(crate) refusals: std::collections::BTreeMap<&'static str, u64>,
+    /// Network events dropped because the node was too busy to read them.
+    pub(crate) events_dropped: u64,
+    /// Training steps skipped because something was not finite.
+    pub(crate) steps_skipped: u64,
+    /// Windows of the text that could not be read.
+    pub(crate) windows_unreadable: u64,
     /// Euclidean norm of the residual at the end: what this device has not told.
     pub(crate) residual_norm: f64,
     /// Whether it finished and all its neighbours held the same.

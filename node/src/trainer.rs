@@ -13,8 +13,8 @@ use swarm_protocol::peer::rounds::Extracted;
 /// Work for the trainer.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Train for this round and say so when it is done.
-    Start(u64),
+    /// Train for a round and say so when it is done.
+    Start,
     /// Extract a delta of density `k` for this round.
     Extract {
         /// The round.
@@ -24,8 +24,11 @@ pub(crate) enum Order {
     },
     /// Hand over what a snapshot needs; training goes on.
     Save,
-    /// Measure the shared and the personal model on the validation text.
+    /// Measure the shared model on the validation text.
     Validate,
+    /// Measure the shared and the personal model on the validation text and on the held-out part of the
+    /// device's own text.
+    Examine,
     /// End.
     Stop,
 }
@@ -39,15 +42,26 @@ pub(crate) enum Told {
     Extracted(Extracted, u64),
     /// What a snapshot needs.
     Saved(Box<TrainerState>),
-    /// Loss on the validation text, in nats per byte.
-    Validated {
-        /// Of the shared model, inverse DCT of C.
-        shared: f64,
-        /// Of this device's own model, inverse DCT of C - R.
-        personal: f64,
-    },
+    /// The shared model's loss on the validation text, in nats per byte.
+    Validated(f64),
+    /// What was measured at the end.
+    Examined(Examination),
     /// It cannot go on.
     Failed(String),
+}
+
+/// Losses in nats per byte: of the shared model (inverse DCT of C) and of this device's own (inverse DCT
+/// of C - R).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Examination {
+    /// The shared model's on the validation text, if there is one.
+    pub(crate) shared: Option<f64>,
+    /// The personal model's on it.
+    pub(crate) personal: Option<f64>,
+    /// The shared model's on the held-out part of the device's own text.
+    pub(crate) own_shared: f64,
+    /// The personal model's on it.
+    pub(crate) own_personal: f64,
 }
 
 /// What only the trainer knows and a restart needs.
@@ -74,6 +88,8 @@ pub(crate) struct Progress {
     pub(crate) tokens: u64,
     /// Steps skipped because something was not finite.
     pub(crate) skipped: u64,
+    /// Windows of the text that could not be read, because a file has shrunk or vanished.
+    pub(crate) failed_reads: u64,
     /// Training loss of the first steps (mean over the first round), in nats per byte.
     pub(crate) loss_first: Option<f64>,
     /// Training loss, mean over the last round or what there is of it.
@@ -84,7 +100,7 @@ pub(crate) struct Progress {
     pub(crate) optimizing: Duration,
     /// Time with nothing to do: waiting for the other authors.
     pub(crate) waiting: Duration,
-    /// Norm of the residual after the last extraction, and of that round's displacement.
+    /// Norm of the residual after the last extraction.
     pub(crate) residual_norm: f64,
 }
 
@@ -135,6 +151,4 @@ pub(crate) struct Trainer {
     pub(crate) told: tokio::sync::mpsc::Receiver<Told>,
     /// Its progress.
     pub(crate) progress: SharedProgress,
-    /// The thread.
-    pub(crate) thread: std::thread::JoinHandle<()>,
 }

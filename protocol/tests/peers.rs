@@ -137,7 +137,8 @@ fn a_restart_from_an_old_snapshot_never_signs_a_round_twice() {
     world.stop(2);
     world.run_for(2);
     let part = Part { found_after: Some(Duration::from_secs(5)), stop_before: Some(40), ..JOINER };
-    let mut peer = Peer::new(world.now, world.genesis(), Identity::from_secret(&World::secret(2)), part).unwrap();
+    let mut peer =
+        Peer::new(world.now, world.genesis(), Identity::from_secret(&World::secret(2)), part).unwrap();
     peer.restore(world.now, snapshot, &world.outboxes[2].clone()).unwrap();
     world.restart(2, peer);
     world.run_for(80);
@@ -153,7 +154,8 @@ fn a_restart_from_an_old_snapshot_never_signs_a_round_twice() {
     let count = rounds.len();
     rounds.dedup();
     assert_eq!(rounds.len(), count, "a round was signed twice");
-    let void = |reports: &[Report]| reports.iter().any(|report| matches!(report, Report::Equivocation { .. }));
+    let void =
+        |reports: &[Report]| reports.iter().any(|report| matches!(report, Report::Equivocation { .. }));
     assert!(world.reports.iter().all(|reports| !void(reports)));
 }
 
@@ -196,7 +198,8 @@ fn a_peer_left_behind_by_more_than_the_window_joins_again() {
     world.assert_agreement(&[0, 1]);
     // Peer 2 has published rounds of its own meanwhile (it was still connected, only deaf), so its
     // history differs: that is reported, not hidden. Healing is a matter of its own.
-    let diverged = |at: usize| world.reports[at].iter().any(|report| matches!(report, Report::Diverged { .. }));
+    let diverged =
+        |at: usize| world.reports[at].iter().any(|report| matches!(report, Report::Diverged { .. }));
     let same = world.peers[2].log_digest() == world.peers[0].log_digest();
     assert!(same || diverged(2) && diverged(0), "{:?}", world.reports[2]);
 }

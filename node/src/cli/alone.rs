@@ -13,7 +13,7 @@ use super::run::LearningArgs;
 use super::with_passive_openmp;
 use crate::status::{RoundRecord, Status, rate};
 use crate::store::{self, write_atomically};
-use crate::train::worker::VALIDATION_WINDOWS;
+use crate::train::worker::{QUICK_WINDOWS, VALIDATION_WINDOWS};
 use crate::train::{Learner, set_threads};
 
 /// Time between two writes of status.json.
@@ -70,8 +70,8 @@ impl Alone {
         let stop = super::stop_flag()?;
 
         let began = Instant::now();
-        let measure = |learner: &Learner| {
-            validation.as_ref().map(|text| learner.evaluate(text, VALIDATION_WINDOWS)).transpose()
+        let measure = |learner: &Learner, windows| {
+            validation.as_ref().map(|text| learner.evaluate(text, windows)).transpose()
         };
         let (mut tokens, mut steps, mut history) = (0u64, 0u64, Vec::new());
         let (mut loss_sum, mut taken) = (0.0, 0u32);
@@ -93,7 +93,11 @@ impl Alone {
             if steps.is_multiple_of(genesis.training.steps.into()) {
                 let round = steps / u64::from(genesis.training.steps);
                 let loss = (taken > 0).then(|| loss_sum / f64::from(taken));
-                let validation_loss = if round.is_multiple_of(VALIDATE_EVERY) { measure(&learner)? } else { None };
+                let validation_loss = if round.is_multiple_of(VALIDATE_EVERY) {
+                    measure(&learner, QUICK_WINDOWS)?
+                } else {
+                    None
+                };
                 let seconds = began.elapsed().as_secs_f64();
                 history.push(RoundRecord { round, seconds, tokens, loss, validation_loss });
                 (loss_sum, taken) = (0.0, 0);
@@ -114,7 +118,13 @@ impl Alone {
             }
         }
         let seconds = began.elapsed().as_secs_f64();
-        let report = AloneReport { validation_loss: measure(&learner)?, tokens, steps, seconds, history };
+        let report = AloneReport {
+            validation_loss: measure(&learner, VALIDATION_WINDOWS)?,
+            tokens,
+            steps,
+            seconds,
+            history,
+        };
         self.write("report.json", &report)?;
         if let Some(loss) = report.validation_loss {
             println!("alone: validation loss {loss:.4} after {tokens} tokens");

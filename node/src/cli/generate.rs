@@ -72,12 +72,22 @@ impl Generate {
         let residual = match snapshot.trainer.filter(|_| !self.shared) {
             Some(mut state) => {
                 take_out(&peer, &mut state, &outbox, next_to_sign)?;
-                Some(Residual::from_values(&layout, state.residual).context("the residual does not fit the model")?)
+                Some(
+                    Residual::from_values(&layout, state.residual)
+                        .context("the residual does not fit the model")?,
+                )
             }
             None => None,
         };
         let mut flat = vec![0.0; layout.len()];
-        model(&layout, &mut Transforms::new(&layout), peer.coefficients(), residual.as_ref(), None, &mut flat);
+        model(
+            &layout,
+            &mut Transforms::new(&layout),
+            peer.coefficients(),
+            residual.as_ref(),
+            None,
+            &mut flat,
+        );
         let mut llama = Llama::new(&genesis.model, self.device.resolve()?)?;
         llama.set_parameters(&flat)?;
         let sampling = Sampling { temperature: self.temperature, top_k: self.top_k, seed: self.seed };

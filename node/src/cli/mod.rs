@@ -1,12 +1,12 @@
 //! The command line. One file a command; a flag, its help and its check stand together.
 
-mod bootstrap;
-mod id;
-mod new;
 #[cfg(feature = "train")]
 mod alone;
+mod bootstrap;
 #[cfg(feature = "train")]
 mod generate;
+mod id;
+mod new;
 #[cfg(feature = "train")]
 mod run;
 
@@ -110,7 +110,9 @@ impl NodeArgs {
         let dir = match (&self.dir, &genesis) {
             (Some(dir), _) => dir.clone(),
             (None, Some(genesis)) => PathBuf::from(format!("swarm-{:.8}", genesis.swarm_id())),
-            (None, None) => anyhow::bail!("name a genesis with --genesis FILE, or a node's folder with --dir DIR"),
+            (None, None) => {
+                anyhow::bail!("name a genesis with --genesis FILE, or a node's folder with --dir DIR")
+            }
         };
         let (store, genesis) = Store::open(&dir, genesis)?;
         Ok((store, Arc::new(genesis)))
@@ -165,11 +167,12 @@ fn stop_flag() -> Result<Arc<std::sync::atomic::AtomicBool>> {
 /// The last line of a node's run.
 fn farewell(ended: Ended, dir: &Path) {
     match ended {
-        Ended::Finished => println!("done: all neighbours hold the same model; everything is in {}", dir.display()),
-        Ended::Stopped => println!(
-            "stopped: everything is in {}; the same command goes on from here",
-            dir.display()
-        ),
+        Ended::Finished => {
+            println!("done: all neighbours hold the same model; everything is in {}", dir.display())
+        }
+        Ended::Stopped => {
+            println!("stopped: everything is in {}; the same command goes on from here", dir.display())
+        }
     }
 }
 

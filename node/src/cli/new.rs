@@ -59,7 +59,8 @@ pub(super) struct New {
 
 impl New {
     pub(super) fn execute(self) -> Result<()> {
-        let model = Architecture::preset(&self.model).ok_or_else(|| anyhow!("no model is called {}", self.model))?;
+        let model =
+            Architecture::preset(&self.model).ok_or_else(|| anyhow!("no model is called {}", self.model))?;
         let mut genesis = Genesis::new(&self.name, model, self.seed);
         let set = |value: &mut u32, flag: Option<u32>| *value = flag.unwrap_or(*value);
         set(&mut genesis.training.steps, self.steps);

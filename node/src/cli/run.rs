@@ -104,7 +104,11 @@ impl LearningArgs {
 fn read_validation(path: &Path, genesis: &Genesis) -> Result<Vec<u8>> {
     let failed = || format!("--validation {}", path.display());
     let mut text = Vec::new();
-    File::open(path).with_context(failed)?.take(MAX_VALIDATION).read_to_end(&mut text).with_context(failed)?;
+    File::open(path)
+        .with_context(failed)?
+        .take(MAX_VALIDATION)
+        .read_to_end(&mut text)
+        .with_context(failed)?;
     let window = genesis.model.context as usize + 1;
     ensure!(
         text.len() >= window,

@@ -195,6 +195,7 @@ impl Corpus {
     }
 
     /// Bytes that training windows are drawn from.
+    #[cfg(test)]
     pub(crate) fn training_bytes(&self) -> u64 {
         self.training.length
     }

@@ -21,5 +21,6 @@ mod sampler;
 mod tests;
 
 pub(crate) use corpus::{Corpus, CorpusOptions};
+#[cfg(test)]
 pub(crate) use error::CorpusError;
 pub(crate) use sampler::{Sampler, SamplerState};

@@ -196,6 +196,7 @@ impl Llama {
     ///
     /// # Errors
     /// As [`Llama::loss`].
+    #[cfg(test)]
     pub(crate) fn logits(&self, tokens: &Tensor) -> Result<Tensor> {
         let (batch, time) = tokens.size2()?;
         let weights = self.weights()?;

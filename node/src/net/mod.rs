@@ -55,7 +55,9 @@ use libp2p::{Multiaddr, PeerId};
 use swarm_protocol::identity::PeerKey;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-pub(crate) use address::{parse_address, peer_id, peer_key};
+#[cfg(test)]
+use address::peer_key;
+pub(crate) use address::{parse_address, peer_id};
 
 /// Commands waiting for the network task.
 const COMMAND_QUEUE: usize = 64;

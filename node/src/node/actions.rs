@@ -38,7 +38,10 @@ impl Node {
             }
             Event::BootstrapFailed { address, reason, retry_in } => {
                 self.looking = format!("{address}: {reason}");
-                tracing::warn!("bootstrap {address}: {reason}; trying again in {:.0} s", retry_in.as_secs_f64());
+                tracing::warn!(
+                    "bootstrap {address}: {reason}; trying again in {:.0} s",
+                    retry_in.as_secs_f64()
+                );
             }
             Event::BootstrapConnected { address } => tracing::info!("connected to bootstrap {address}"),
             Event::PublishFailed { reason } => {
@@ -66,7 +69,9 @@ impl Node {
                 Action::Request { peer, id, bytes } => {
                     self.network.send(Command::Request { peer, id, bytes }).await?;
                 }
-                Action::Respond { token, bytes } => self.network.send(Command::Respond { token, bytes }).await?,
+                Action::Respond { token, bytes } => {
+                    self.network.send(Command::Respond { token, bytes }).await?
+                }
                 Action::Ban { peer, duration, reason } => {
                     tracing::warn!("peer {peer:.8} is cut off for {} s: {reason}", duration.as_secs());
                     self.network.send(Command::Ban { peer, duration, reason: reason.to_owned() }).await?;
@@ -74,7 +79,8 @@ impl Node {
                 Action::Persist { round, bytes } => {
                     self.store.persist(round, &bytes)?;
                     self.totals.published += 1;
-                    self.totals.body_bytes += (bytes.len() - swarm_protocol::wire::SIGNED_HEADER_LEN - 2) as u64;
+                    self.totals.body_bytes +=
+                        (bytes.len() - swarm_protocol::wire::SIGNED_HEADER_LEN - 2) as u64;
                     self.totals.coefficients += self.sent_coefficients;
                     self.peer.handle_persisted(self.now(), round);
                 }
@@ -114,7 +120,7 @@ impl Node {
             // So that the model can be used early, and a first crash loses little.
             self.start_saving();
         }
-        self.order(Order::Start(round))
+        self.order(Order::Start)
     }
 
     /// The round's training is done: one line for the log, one record for the report.
@@ -145,7 +151,9 @@ impl Node {
             Report::Refused { kind, peer } => {
                 tracing::warn!("dropped a message from {peer:.8}: {kind} (further ones are only counted)");
             }
-            Report::Founded => tracing::info!("nobody else is here yet: starting the swarm; others can join any time"),
+            Report::Founded => {
+                tracing::info!("nobody else is here yet: starting the swarm; others can join any time")
+            }
             Report::JoiningAt(checkpoint) => tracing::info!(
                 "joining: fetching the model after {} settled rounds ({:.16})",
                 checkpoint.settled,
@@ -167,7 +175,9 @@ impl Node {
             Report::Alone => tracing::info!(
                 "all peers are gone: training goes on for this device alone; it is shared when somebody is back"
             ),
-            Report::Unusable => tracing::error!("a delta of this node's own could not be used and was dropped"),
+            Report::Unusable => {
+                tracing::error!("a delta of this node's own could not be used and was dropped")
+            }
         }
         Ok(())
     }

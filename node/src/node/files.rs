@@ -18,7 +18,12 @@ use crate::trainer::{Order, Progress, TrainerState};
 ///
 /// # Errors
 /// A residual that does not fit the model.
-pub(crate) fn take_out(peer: &Peer, state: &mut TrainerState, outbox: &[Vec<u8>], next_to_sign: u64) -> Result<()> {
+pub(crate) fn take_out(
+    peer: &Peer,
+    state: &mut TrainerState,
+    outbox: &[Vec<u8>],
+    next_to_sign: u64,
+) -> Result<()> {
     let later = own_deltas(outbox).into_iter().filter(|(signed, _)| signed.header.round >= next_to_sign);
     let bodies: Vec<Vec<u8>> = later.map(|(_, body)| body).collect();
     change(peer, state, &bodies, Residual::take_out)
@@ -149,8 +154,10 @@ impl Node {
             tokens: progress.tokens,
             loss_first: progress.loss_first,
             loss_last: progress.loss_last,
-            validation_loss: self.validation.map(|(shared, _)| shared),
-            personal_validation_loss: self.validation.map(|(_, personal)| personal),
+            validation_loss: self.examination.and_then(|losses| losses.shared),
+            personal_validation_loss: self.examination.and_then(|losses| losses.personal),
+            held_out_loss: self.examination.map(|losses| losses.own_shared),
+            personal_held_out_loss: self.examination.map(|losses| losses.own_personal),
             bytes_sent: traffic.sent,
             bytes_received: traffic.received,
             delta_bytes_mean: per(body_bytes, published),
@@ -163,6 +170,9 @@ impl Node {
             tokens_per_second: rate(progress.tokens, progress.training.as_secs_f64()),
             peak_memory_bytes: peak_memory(),
             refusals: self.peer.refusals().clone(),
+            events_dropped: self.network.dropped(),
+            steps_skipped: progress.skipped,
+            windows_unreadable: progress.failed_reads,
             residual_norm: progress.residual_norm,
             finished,
             history: self.history.clone(),

@@ -29,7 +29,7 @@ use crate::net;
 use crate::status::RoundRecord;
 use crate::store::Store;
 use crate::store::snapshot::Totals;
-use crate::trainer::{Order, Told, Trainer, TrainerState};
+use crate::trainer::{Examination, Order, Told, Trainer, TrainerState};
 
 /// Time between two snapshots.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(300);
@@ -111,7 +111,7 @@ struct Node {
     before: Totals,
     sent_coefficients: u64,
     history: Vec<RoundRecord>,
-    validation: Option<(f64, f64)>,
+    examination: Option<Examination>,
     listening: Vec<String>,
     looking: String,
     saving: bool,
@@ -170,7 +170,7 @@ pub(crate) async fn run(
         before: totals,
         sent_coefficients: 0,
         history: Vec::new(),
-        validation: None,
+        examination: None,
         listening: Vec::new(),
         looking: String::new(),
         saving: false,
@@ -299,7 +299,9 @@ impl Node {
 
     fn order(&self, order: Order) -> Result<()> {
         match &self.trainer {
-            Some(trainer) => trainer.orders.try_send(order).map_err(|_| anyhow::anyhow!("the trainer does not answer")),
+            Some(trainer) => {
+                trainer.orders.try_send(order).map_err(|_| anyhow::anyhow!("the trainer does not answer"))
+            }
             None => Ok(()),
         }
     }
@@ -318,8 +320,8 @@ impl Node {
                     tracing::error!("{error:#}");
                 }
             }
-            Told::Validated { shared, personal } => {
-                self.validation = Some((shared, personal));
+            Told::Examined(examination) => self.examination = Some(examination),
+            Told::Validated(shared) => {
                 if let Some(record) = self.history.last_mut() {
                     record.validation_loss = Some(shared);
                 }
@@ -359,15 +361,15 @@ impl Node {
         let mut unsigned = None;
         if let Some(trainer) = &mut self.trainer {
             // A snapshot may be under way, and nobody takes its answer any more: what counts is the last.
-            let _ = trainer.orders.try_send(Order::Validate);
+            let _ = trainer.orders.try_send(Order::Examine);
             let _ = trainer.orders.try_send(Order::Save);
             let _ = trainer.orders.try_send(Order::Stop);
             while let Some(told) = trainer.told.recv().await {
                 match told {
                     Told::Saved(saved) => state = Some(*saved),
-                    Told::Validated { shared, personal } => self.validation = Some((shared, personal)),
+                    Told::Examined(examination) => self.examination = Some(examination),
                     Told::Failed(why) => bail!("training failed: {why}"),
-                    Told::Trained => {}
+                    Told::Trained | Told::Validated(_) => {}
                     Told::Extracted(extracted, _) => unsigned = Some(extracted.body),
                 }
             }

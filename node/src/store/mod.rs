@@ -250,12 +250,15 @@ impl Store {
     /// A disk that does not take it; nobody must hear of the delta then.
     pub(crate) fn persist(&self, round: u64, bytes: &[u8]) -> Result<()> {
         let folder = self.path("outbox");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         file::write_checked(&folder.join(round.to_string()), |out| out.write_all(bytes))
     }
 }
 
 fn getrandom(bytes: &mut [u8; 32]) -> Result<()> {
     use rand::TryRng;
-    rand::rngs::SysRng.try_fill_bytes(bytes).map_err(|error| anyhow!("the system gives no random bytes: {error}"))
+    rand::rngs::SysRng
+        .try_fill_bytes(bytes)
+        .map_err(|error| anyhow!("the system gives no random bytes: {error}"))
 }

@@ -114,7 +114,8 @@ fn parse(reader: &mut impl Read, genesis: &Genesis) -> Result<NodeSnapshot> {
     let mut deltas = Vec::new();
     for _ in 0..count {
         let bytes = read_block(reader, MAX_DELTA)?;
-        let (signed, body) = own_deltas(&[bytes]).pop().ok_or_else(|| anyhow!("one of its deltas cannot be read"))?;
+        let (signed, body) =
+            own_deltas(&[bytes]).pop().ok_or_else(|| anyhow!("one of its deltas cannot be read"))?;
         deltas.push((signed, body.into()));
     }
     let totals = bytes(reader, wire::encode(&Totals::default()).len())?;

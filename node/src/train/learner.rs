@@ -158,11 +158,6 @@ impl Learner {
         self.skipped_steps
     }
 
-    /// The model, for generating text.
-    pub(crate) fn model(&self) -> &Llama {
-        &self.model
-    }
-
     /// The text.
     pub(crate) fn corpus(&self) -> &Corpus {
         &self.corpus

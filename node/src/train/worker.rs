@@ -10,8 +10,8 @@
 //! without pushing anybody's work back, and AdamW's moments live on. Orders are taken between two steps
 //! only, so a step is the longest time that anything waits for.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -26,10 +26,13 @@ use tokio::sync::mpsc::Sender;
 use super::adamw::AdamWState;
 use super::learner::{Learner, LearnerState};
 use crate::data::SamplerState;
-use crate::trainer::{NewestC, Order, SharedProgress, Told, Trainer, TrainerState};
+use crate::trainer::{Examination, NewestC, Order, SharedProgress, Told, Trainer, TrainerState};
 
-/// Windows of the validation text that are measured.
+/// Windows of the validation text that are measured at the end.
 pub(crate) const VALIDATION_WINDOWS: usize = 256;
+
+/// Windows that are measured on the way, and of the device's own held-out text.
+pub(crate) const QUICK_WINDOWS: usize = 64;
 
 /// Orders that may wait: more than there are kinds of them.
 const ORDER_QUEUE: usize = 16;
@@ -58,7 +61,10 @@ pub(crate) struct Setup {
 ///
 /// # Errors
 /// Whatever `learner` fails with, a state that does not fit the model, or no thread to be had.
-pub(crate) fn spawn(setup: Setup, learner: impl FnOnce() -> Result<Learner> + Send + 'static) -> Result<Trainer> {
+pub(crate) fn spawn(
+    setup: Setup,
+    learner: impl FnOnce() -> Result<Learner> + Send + 'static,
+) -> Result<Trainer> {
     let (orders, incoming) = std::sync::mpsc::sync_channel(ORDER_QUEUE);
     let (tell, told) = tokio::sync::mpsc::channel(TOLD_QUEUE);
     let (ready, started) = std::sync::mpsc::channel();
@@ -78,9 +84,9 @@ pub(crate) fn spawn(setup: Setup, learner: impl FnOnce() -> Result<Learner> + Se
             }
         }
     };
-    let thread = std::thread::Builder::new().name("trainer".into()).spawn(run).context("no thread for training")?;
+    std::thread::Builder::new().name("trainer".into()).spawn(run).context("no thread for training")?;
     started.recv().map_err(|_| anyhow!("the trainer ended before it began"))??;
-    Ok(Trainer { orders, newest, told, progress, thread })
+    Ok(Trainer { orders, newest, told, progress })
 }
 
 struct Worker {
@@ -125,7 +131,8 @@ impl Worker {
                 let optimizer = AdamWState { step, m, v };
                 let sampler = SamplerState { seed: sampler_seed, drawn: sampler_drawn };
                 learner.restore(&LearnerState { optimizer, sampler })?;
-                Residual::from_values(layout, residual).context("the snapshot's residual does not fit the model")?
+                Residual::from_values(layout, residual)
+                    .context("the snapshot's residual does not fit the model")?
             }
         };
         Ok(Self {
@@ -179,7 +186,7 @@ impl Worker {
     fn obey(&mut self, order: Order) -> Result<()> {
         let began = Instant::now();
         match order {
-            Order::Start(_) => self.round = Some(Round { began, steps: 0, loss_sum: 0.0 }),
+            Order::Start => self.round = Some(Round { began, steps: 0, loss_sum: 0.0 }),
             Order::Extract { round, k } => {
                 self.round = None;
                 self.take_up()?;
@@ -194,6 +201,7 @@ impl Worker {
                 return self.tell(Told::Saved(Box::new(state)));
             }
             Order::Validate => return self.validate(),
+            Order::Examine => return self.examine(),
             Order::Stop => {}
         }
         self.progress.update(|progress| progress.optimizing += began.elapsed());
@@ -253,9 +261,9 @@ impl Worker {
             if report.skipped.is_none() {
                 progress.tokens += report.tokens;
                 progress.loss_last = Some(mean);
-            } else {
-                progress.skipped += 1;
             }
+            progress.skipped = self.learner.skipped_steps();
+            progress.failed_reads = self.learner.corpus().failed_reads();
             if done {
                 progress.loss_first = progress.loss_first.or(Some(mean));
             }
@@ -294,16 +302,39 @@ impl Worker {
         })
     }
 
-    /// Measures both models; the parameters are as before afterwards.
+    /// Measures the shared model; the parameters are as before afterwards.
     fn validate(&mut self) -> Result<()> {
-        let (Some(text), Some(shared)) = (&self.setup.validation, &self.shared) else { return Ok(()) };
+        let Some(text) = &self.setup.validation else { return Ok(()) };
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let common = common(&self.setup.layout, &mut self.transforms, shared);
         self.learner.read_parameters(&mut self.now)?;
-        let mut common = vec![0.0; self.setup.layout.len()];
-        model(&self.setup.layout, &mut self.transforms, shared, None, None, &mut common);
-        let personal = self.learner.evaluate(text, VALIDATION_WINDOWS)?;
         self.learner.set_parameters(&common)?;
-        let shared = self.learner.evaluate(text, VALIDATION_WINDOWS)?;
+        let loss = self.learner.evaluate(text, QUICK_WINDOWS)?;
         self.learner.set_parameters(&self.now)?;
-        self.tell(Told::Validated { shared, personal })
+        self.tell(Told::Validated(loss))
     }
+
+    /// Measures both models on both texts; the parameters are as before afterwards.
+    fn examine(&mut self) -> Result<()> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let measure = |learner: &Learner, text: &Option<Vec<u8>>| {
+            let given = text.as_ref().map(|text| learner.evaluate(text, VALIDATION_WINDOWS)).transpose()?;
+            anyhow::Ok((given, learner.held_out_loss(QUICK_WINDOWS)?))
+        };
+        let text = &self.setup.validation;
+        let (personal, own_personal) = measure(&self.learner, text)?;
+        let common = common(&self.setup.layout, &mut self.transforms, shared);
+        self.learner.read_parameters(&mut self.now)?;
+        self.learner.set_parameters(&common)?;
+        let (shared, own_shared) = measure(&self.learner, text)?;
+        self.learner.set_parameters(&self.now)?;
+        self.tell(Told::Examined(Examination { shared, personal, own_shared, own_personal }))
+    }
+}
+
+/// The shared model in parameter order.
+fn common(layout: &Layout, transforms: &mut Transforms, shared: &Coefficients) -> Vec<f32> {
+    let mut common = vec![0.0; layout.len()];
+    model(layout, transforms, shared, None, None, &mut common);
+    common
 }

@@ -1,5 +1,8 @@
 //! A network of peers in virtual time: a seed decides every delay, loss, repetition and what is learned.
 
+// A module of two test programs: each uses a part of it, and a panic is how a test fails.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +65,7 @@ pub struct World {
     sequence: u64,
     random: u64,
     wakes: Vec<Option<Time>>,
-    tokens: BTreeMap<u64, (usize, u64, bool)>,
+    tokens: BTreeMap<u64, (usize, u64)>,
     gossip: BTreeMap<u64, (usize, usize, Vec<u8>)>,
 }
 
@@ -171,7 +174,8 @@ impl World {
             if to == from || to == origin || !self.linked(from, to) {
                 continue;
             }
-            let copies = u64::from(self.below(1000) >= self.loss) + u64::from(self.below(1000) < self.duplication);
+            let copies =
+                u64::from(self.below(1000) >= self.loss) + u64::from(self.below(1000) < self.duplication);
             for _ in 0..copies {
                 let delay = self.delay();
                 self.schedule(delay, Event::Gossip { to, from, origin, bytes: bytes.to_vec() });
@@ -212,7 +216,7 @@ impl World {
                     }
                 }
                 Action::Respond { token, bytes } => {
-                    let (to, id, _) = self.tokens.remove(&token).unwrap();
+                    let (to, id) = self.tokens.remove(&token).unwrap();
                     if self.linked(at, to) {
                         let delay = self.delay();
                         self.schedule(delay, Event::Response { to, from: at, id, bytes });
@@ -256,6 +260,16 @@ impl World {
         self.act(to);
     }
 
+    /// Hands a request to a peer as from another, and returns nothing: what matters is what it leaves.
+    pub fn request(&mut self, to: usize, from: usize, bytes: &[u8]) {
+        self.sequence += 1;
+        let token = self.sequence;
+        self.tokens.insert(token, (from, token));
+        let key = self.peers[from].key();
+        self.peers[to].handle_request(self.now, key, token, bytes);
+        self.act(to);
+    }
+
     /// Runs until `until` or until nothing is left to happen.
     pub fn run_until(&mut self, until: Time) {
         while let Some((&(at, _), _)) = self.queue.first_key_value() {
@@ -296,7 +310,7 @@ impl World {
             Event::Request { to, from, id, bytes } if self.linked(to, from) => {
                 self.sequence += 1;
                 let token = self.sequence;
-                self.tokens.insert(token, (from, id, false));
+                self.tokens.insert(token, (from, id));
                 let key = self.peers[from].key();
                 self.peers[to].handle_request(now, key, token, &bytes);
                 to
@@ -317,7 +331,12 @@ impl World {
         for &at in who {
             let peer = &self.peers[at];
             assert_eq!(peer.round(), first.round(), "peer {at} stands at another round than peer {}", who[0]);
-            assert_eq!(peer.log_digest(), first.log_digest(), "peer {at} holds other sets than peer {}", who[0]);
+            assert_eq!(
+                peer.log_digest(),
+                first.log_digest(),
+                "peer {at} holds other sets than peer {}",
+                who[0]
+            );
             assert_eq!(peer.state_digest(), first.state_digest(), "peer {at} holds other integers");
         }
     }

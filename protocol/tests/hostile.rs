@@ -1,0 +1,249 @@
+//! A peer that breaks the rules: dropped, counted under its name, reported once a kind, cut off after a
+//! while; the honest ones go on and agree.
+
+mod support;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use support::{FOUNDER, JOINER, World};
+use swarm_protocol::delta::Header;
+use swarm_protocol::digest::Digest;
+use swarm_protocol::identity::Identity;
+use swarm_protocol::peer::{Part, Report};
+use swarm_protocol::wire::{Gossip, Request};
+
+const ROUNDS: u64 = 14;
+
+/// Two honest peers that have done a few rounds, and a third, connected one whose key the test uses.
+fn world() -> World {
+    let mut world = World::new(1);
+    for _ in 0..2 {
+        world.add(Part { stop_before: Some(ROUNDS), ..FOUNDER });
+    }
+    world.add(JOINER);
+    world.run_for(5);
+    // From here on the third is the attacker's: it says only what the test makes it say.
+    world.alive[2] = false;
+    world
+}
+
+fn hostile() -> Identity {
+    Identity::from_secret(&World::secret(2))
+}
+
+/// A delta by the attacker for `round` with this body, all in order unless `change` spoils it.
+fn delta(world: &World, round: u64, body: &[u8], change: impl Fn(&mut Header)) -> Gossip {
+    let mut header = Header {
+        version: 1,
+        swarm: world.peers[0].swarm_id(),
+        round,
+        author: hostile().public(),
+        base: Digest::default(),
+        checkpoint_round: 0,
+        checkpoint_digest: Digest::default(),
+        body_hash: Digest::of_bytes(body),
+        body_length: body.len() as u32,
+        tokens: u64::MAX,
+        loss_before: 0,
+        loss_after: 0,
+    };
+    change(&mut header);
+    Gossip::Delta(Box::new(header.sign(&hostile())), Some(body.to_vec()))
+}
+
+/// An honest delta's body.
+fn body(world: &World) -> Vec<u8> {
+    match Gossip::decode(&world.outboxes[0][0]).unwrap() {
+        Gossip::Delta(_, Some(body)) => body,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn count(world: &World, kind: &str) -> u64 {
+    world.peers[0].refusals().get(kind).copied().unwrap_or(0)
+}
+
+/// The honest two finish and agree.
+fn honest_agree(world: &mut World) {
+    world.stop(2);
+    world.run_for(120);
+    assert_eq!(world.finished.len(), 2);
+    world.assert_agreement(&[0, 1]);
+}
+
+#[test]
+fn every_broken_rule_is_counted_under_its_name_and_reported_once() {
+    let mut world = world();
+    let (round, good) = (world.peers[0].round(), body(&world));
+    let long = vec![0u8; 60_000];
+    let spoilt = [
+        ("delta of another swarm", delta(&world, round, &good, |h| h.swarm = Digest::default())),
+        ("delta of an unknown version", delta(&world, round, &good, |h| h.version = 9)),
+        ("delta of an impossible length", delta(&world, round, &long, |_| {})),
+        ("delta of a far future round", delta(&world, round + 1000, &good, |_| {})),
+        (
+            "delta whose body does not match its header",
+            delta(&world, round, &good, |h| h.body_hash.0[0] ^= 1),
+        ),
+        ("delta whose body is not canonical", delta(&world, round, &[1, 4, 0, 255, 255], |_| {})),
+        ("delta with a wrong signature", {
+            let Gossip::Delta(mut signed, body) = delta(&world, round, &good, |_| {}) else { panic!() };
+            signed.header.tokens = 1;
+            Gossip::Delta(signed, body)
+        }),
+    ];
+    let held = world.peers[0].held_deltas();
+    for (kind, message) in spoilt {
+        world.gossip(0, 2, &message.encode());
+        world.gossip(0, 2, &message.encode());
+        assert_eq!(count(&world, kind), 2, "{kind}: {:?}", world.peers[0].refusals());
+        let reported =
+            world.reports[0].iter().filter(|r| matches!(r, Report::Refused { kind: k, .. } if *k == kind));
+        assert_eq!(reported.count(), 1, "{kind}");
+    }
+    world.gossip(0, 2, b"\x01\x01 not a header");
+    world.gossip(0, 2, b"");
+    assert_eq!(count(&world, "malformed gossip message"), 2);
+    world.request(0, 2, b"\x01\x63");
+    assert_eq!(count(&world, "malformed request"), 1);
+    assert_eq!(world.peers[0].held_deltas(), held, "nothing of it was kept");
+    // Eight broken rules cut a peer off.
+    let attacker = hostile().public();
+    assert!(world.bans.iter().any(|(at, banned)| *at == 0 && *banned == attacker), "{:?}", world.bans);
+    honest_agree(&mut world);
+}
+
+#[test]
+fn two_deltas_for_one_round_void_each_other_everywhere_in_any_order() {
+    let mut world = world();
+    let (round, good) = (world.peers[0].round(), body(&world));
+    let one = delta(&world, round, &good, |_| {}).encode();
+    let two = delta(&world, round, &good, |h| h.tokens = 1).encode();
+    world.gossip(0, 2, &one);
+    world.gossip(1, 2, &two);
+    world.gossip(0, 2, &two);
+    honest_agree(&mut world);
+    for at in [0, 1] {
+        let found = world.reports[at]
+            .iter()
+            .any(|r| matches!(r, Report::Equivocation { round: r, .. } if *r == round));
+        assert!(found, "peer {at}: {:?}", world.reports[at]);
+    }
+}
+
+#[test]
+fn a_false_proof_of_equivocation_voids_nobody() {
+    let mut world = world();
+    let Gossip::Delta(honest, _) = Gossip::decode(world.outboxes[1].last().unwrap()).unwrap() else {
+        panic!()
+    };
+    let mut forged = *honest;
+    forged.header.tokens += 1;
+    for proof in [(*honest, forged), (*honest, *honest)] {
+        world.gossip(0, 2, &Gossip::Equivocation(Box::new(proof)).encode());
+    }
+    assert_eq!(count(&world, "false proof of equivocation"), 2);
+    let void = world.reports[0].iter().any(|r| matches!(r, Report::Equivocation { .. }));
+    assert!(!void);
+    honest_agree(&mut world);
+}
+
+#[test]
+fn an_announced_body_that_never_comes_is_given_up() {
+    let mut world = world();
+    let (round, good) = (world.peers[0].round(), body(&world));
+    let Gossip::Delta(signed, _) = delta(&world, round, &good, |h| h.body_hash.0[0] ^= 1) else { panic!() };
+    let held = world.peers[0].held_deltas();
+    // The attacker is not there to be asked; nothing is admitted, and nothing waits for ever.
+    world.gossip(0, 2, &Gossip::Delta(signed, None).encode());
+    assert_eq!(world.peers[0].held_deltas(), held);
+    honest_agree(&mut world);
+}
+
+#[test]
+fn a_body_that_another_author_copies_counts_for_both_and_is_fetched_once() {
+    let mut world = world();
+    let round = world.peers[0].round();
+    let copied = body(&world);
+    world.gossip(0, 2, &delta(&world, round, &copied, |_| {}).encode());
+    // The other peer learns of it from peer 0 and finds the very same bytes it may hold already.
+    honest_agree(&mut world);
+    assert!(world.peers[1].folded_counts().0 > 2 * (ROUNDS - 3));
+}
+
+#[test]
+fn a_flood_of_headers_is_bounded() {
+    let mut world = world();
+    let good = body(&world);
+    let round = world.peers[0].round();
+    let before = world.peers[0].held_deltas();
+    for n in 0..2000u64 {
+        let mut secret = [9; 32];
+        secret[..8].copy_from_slice(&n.to_le_bytes());
+        let author = Identity::from_secret(&secret);
+        let Gossip::Delta(signed, body) = delta(&world, round, &good, |h| h.author = author.public()) else {
+            panic!()
+        };
+        let signed = signed.header.sign(&author);
+        world.gossip(0, 2, &Gossip::Delta(Box::new(signed), body).encode());
+    }
+    // A round holds `publishers` deltas at most, whoever they are from.
+    assert!(world.peers[0].held_deltas() <= before + 64, "{}", world.peers[0].held_deltas());
+}
+
+#[test]
+fn requests_for_anything_get_an_answer_of_bounded_size() {
+    let mut world = world();
+    for request in [
+        Request::Round(u64::MAX),
+        Request::Round(0),
+        Request::Blob { hash: Digest::default(), offset: u64::MAX, length: u32::MAX },
+        Request::Blob { hash: Digest::of_bytes(&body(&world)), offset: u64::MAX, length: u32::MAX },
+        Request::Blob { hash: Digest::of_bytes(&body(&world)), offset: 3, length: u32::MAX },
+    ] {
+        world.request(0, 2, &request.encode());
+    }
+    honest_agree(&mut world);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Any bit of an honest delta flipped on the way: dropped, or the very same delta; never a panic, and
+    /// the sets still agree.
+    #[test]
+    fn flipped_bits_never_get_in(flips in proptest::collection::vec((any::<usize>(), 0u8..8), 1..4), cut in any::<usize>()) {
+        let mut world = world();
+        let honest = world.outboxes[0].last().unwrap().clone();
+        let held = world.peers[1].held_deltas();
+        let mut bytes = honest.clone();
+        for (at, bit) in flips {
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+        }
+        world.gossip(1, 2, &bytes);
+        world.gossip(1, 2, &honest[..cut % honest.len()]);
+        prop_assert!(world.peers[1].held_deltas() <= held + 1);
+        honest_agree(&mut world);
+        let void = world.reports.iter().flatten().any(|r| matches!(r, Report::Equivocation { .. }));
+        prop_assert!(!void);
+    }
+
+    /// Any bytes at all, to every input.
+    #[test]
+    fn noise_is_survived(noise in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 1..20), kind in 0u8..40) {
+        let mut world = world();
+        for bytes in &noise {
+            let framed = [&[1, kind][..], bytes].concat();
+            for bytes in [bytes, &framed] {
+                world.gossip(0, 2, bytes);
+                world.request(0, 2, bytes);
+                let key = hostile().public();
+                world.peers[0].handle_response(world.now, key, 3, Some(bytes));
+            }
+        }
+        world.peers[0].handle_wake(world.now + Duration::from_secs(1));
+        honest_agree(&mut world);
+    }
+}
