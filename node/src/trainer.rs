@@ -123,7 +123,10 @@ impl SharedProgress {
 /// The newest C and the tiles in which it differs from what the trainer has (one flag a tile). However
 /// often peers change C during one long step, the trainer finds one C here, the newest.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NewestC(Arc<Mutex<Option<(Coefficients, Vec<bool>)>>>);
+pub(crate) struct NewestC(Arc<Mutex<Option<Change>>>);
+
+/// A C, and its changed tiles.
+type Change = (Coefficients, Vec<bool>);
 
 impl NewestC {
     /// Puts a newer C in, changed in `touched` since the last one that was put in.
@@ -136,7 +139,7 @@ impl NewestC {
     }
 
     /// Takes the newest C, if there is one that has not been taken.
-    pub(crate) fn take(&self) -> Option<(Coefficients, Vec<bool>)> {
+    pub(crate) fn take(&self) -> Option<Change> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

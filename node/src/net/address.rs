@@ -254,13 +254,13 @@ mod tests {
             std::array::from_fn(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
         };
         let peer = keypair(bytes(seed)).unwrap().public().to_peer_id();
-        assert_eq!(peer_key(&peer), Some(bytes(public)));
-        assert_eq!(peer_id(&bytes(public)), Some(peer));
+        assert_eq!(peer_key(&peer), Some(PeerKey(bytes(public))));
+        assert_eq!(peer_id(&PeerKey(bytes(public))), Some(peer));
         // A digest that holds no key, and bytes that are no point of the curve (y = 2 has no x).
         assert_eq!(peer_key(&PeerId::random()), None);
         let mut off_curve = [0; 32];
         off_curve[0] = 2;
-        assert_eq!(peer_id(&off_curve), None);
+        assert_eq!(peer_id(&PeerKey(off_curve)), None);
     }
 
     #[test]

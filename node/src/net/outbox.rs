@@ -104,7 +104,7 @@ mod tests {
     }
 
     fn note(id: u64) -> Event {
-        Event::RequestFailed { peer: [0; 32], id, reason: String::new() }
+        Event::RequestFailed { peer: swarm_protocol::identity::PeerKey([0; 32]), id, reason: String::new() }
     }
 
     #[tokio::test]
@@ -132,12 +132,12 @@ mod tests {
         let (mut outbox, _receiver, _) = outbox(1);
         assert!(outbox.offer(note(0)));
         for _ in 0..1000 {
-            for peer in [[1; 32], [2; 32]] {
+            for peer in [[1; 32], [2; 32]].map(swarm_protocol::identity::PeerKey) {
                 outbox.keep(Event::Connected { peer });
                 outbox.keep(Event::Disconnected { peer });
             }
         }
-        outbox.keep(Event::Connected { peer: [1; 32] });
+        outbox.keep(Event::Connected { peer: swarm_protocol::identity::PeerKey([1; 32]) });
         assert_eq!(outbox.backlog(), 1);
     }
 }

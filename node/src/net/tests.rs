@@ -261,7 +261,7 @@ async fn a_request_that_cannot_be_answered_fails_with_a_reason() {
             _ => None,
         }
     };
-    a.send(Command::Request { peer: [0x55; 32], id: 1, bytes: Vec::new() }).await;
+    a.send(Command::Request { peer: PeerKey([0x55; 32]), id: 1, bytes: Vec::new() }).await;
     assert!(a.until(reason(1)).await.contains("not connected"));
     a.send(Command::Request { peer: b.key, id: 2, bytes: vec![0; 1025] }).await;
     assert!(a.until(reason(2)).await.contains("limit of 1024"));
@@ -304,7 +304,7 @@ async fn a_core_that_reads_no_events_cannot_block_its_own_commands() {
     let (mut a, mut b) = pair(LOOPBACK).await;
     // Many times the room in both queues, and nobody reads a's events meanwhile.
     for id in 0..2000 {
-        a.send(Command::Request { peer: [0x55; 32], id, bytes: Vec::new() }).await;
+        a.send(Command::Request { peer: PeerKey([0x55; 32]), id, bytes: Vec::new() }).await;
     }
     // b goes, unread; then a reads on.
     let key = b.key;

@@ -218,13 +218,7 @@ fn restore(
     let part = Part { trains, found_after, stop_before: None };
     let mut peer = Peer::new(Duration::ZERO, genesis.clone(), identity, part)?;
     let Some(snapshot) = snapshot else {
-        if !outbox.is_empty() {
-            bail!(
-                "{} holds deltas that this node has published but no snapshot: without it the node could sign a \
-                 round twice. Bring the snapshot back, or start in another folder with --dir",
-                store.dir().display()
-            );
-        }
+        peer.restore_outbox(&outbox).map_err(anyhow::Error::msg)?;
         return Ok((peer, Totals::default(), None));
     };
     let next_to_sign = snapshot.core.position.next_to_sign;
@@ -378,6 +372,9 @@ impl Node {
                 // Extracted before the state was handed over but never signed: it goes back, or it is lost.
                 files::give_back(&self.peer, saved, body)?;
             }
+        }
+        if let (Some(record), Some(losses)) = (self.history.last_mut(), &self.examination) {
+            record.validation_loss = losses.shared;
         }
         self.save(state)
     }

@@ -6,8 +6,8 @@
 //!   identity.key    the ed25519 secret, 32 bytes, readable by the owner only
 //!   genesis.toml    the swarm's constitution, a copy
 //!   snapshot        what the node goes on from; see `snapshot`
-//!   outbox/N        own signed deltas since the snapshot, one file a round, on disk before anybody
-//!                   hears of them
+//!   outbox/N        own signed deltas since the snapshot and the last one before, one file a round, on
+//!                   disk before anybody hears of them
 //!   status.json     where the node is, rewritten twice a second
 //!   report.json     what it did, written when it stops
 //! ```
@@ -212,14 +212,16 @@ impl Store {
     }
 
     /// Writes the snapshot, then deletes the outbox files that it makes unnecessary: those of rounds
-    /// below `from`.
+    /// below `from`, but never the newest, which tells even without a snapshot what was signed last.
     ///
     /// # Errors
     /// A disk that does not take it; the old snapshot and the outbox are then as before.
     pub(crate) fn save(&self, snapshot: &NodeSnapshot, from: u64) -> Result<()> {
         snapshot::write(&self.path("snapshot"), snapshot)?;
-        for (round, path) in outbox_files(&self.dir)? {
-            if round < from {
+        let files = outbox_files(&self.dir)?;
+        let newest = files.last().map_or(0, |(round, _)| *round);
+        for (round, path) in files {
+            if round < from.min(newest) {
                 fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
             }
         }

@@ -158,6 +158,12 @@ impl Learner {
         self.skipped_steps
     }
 
+    /// Number of parameters.
+    #[cfg(test)]
+    pub(crate) fn parameter_count(&self) -> usize {
+        self.model.parameter_count()
+    }
+
     /// The text.
     pub(crate) fn corpus(&self) -> &Corpus {
         &self.corpus

@@ -15,4 +15,6 @@ pub(crate) mod worker;
 
 #[cfg(test)]
 pub(crate) use adamw::{AdamW, AdamWConfig, AdamWState, Outcome};
+#[cfg(test)]
+pub(crate) use learner::StepReport;
 pub(crate) use learner::{Learner, LearnerConfig, set_threads};

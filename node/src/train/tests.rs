@@ -143,7 +143,7 @@ fn learner(config: LearnerConfig) -> Learner {
 }
 
 fn parameters(learner: &Learner) -> Vec<f32> {
-    let mut values = vec![0.0; learner.model().parameter_count()];
+    let mut values = vec![0.0; learner.parameter_count()];
     learner.read_parameters(&mut values).unwrap();
     values
 }

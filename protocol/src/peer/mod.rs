@@ -219,6 +219,8 @@ pub struct Peer {
     round: u64,
     next_to_sign: u64,
     met_others: bool,
+    /// Left by everybody, and said so.
+    alone: bool,
     refusals: BTreeMap<&'static str, u64>,
     strikes: BTreeMap<PeerKey, u32>,
     actions: VecDeque<Action>,
@@ -259,6 +261,7 @@ impl Peer {
             round: 0,
             next_to_sign: 0,
             met_others: false,
+            alone: false,
             refusals: BTreeMap::new(),
             strikes: BTreeMap::new(),
             actions: VecDeque::new(),

@@ -43,14 +43,13 @@ impl Peer {
         }
         if self.met_others && self.neighbours.is_empty() {
             // A week offline is not forced on anyone, and not lost: it stays in the residual.
-            self.refusals.entry("rounds trained alone").or_insert_with(|| {
-                self.actions.push_back(Action::Report(Report::Alone));
-                0
-            });
-            *self.refusals.entry("rounds trained alone").or_insert(0) += 1;
+            if !std::mem::replace(&mut self.alone, true) {
+                self.report(Report::Alone);
+            }
             self.actions.push_back(Action::StartRound(self.round));
             return;
         }
+        self.alone = false;
         let swarm = self.membership.swarm_round(self.round).unwrap_or(0);
         let target = swarm.min(self.round.saturating_add(self.pacer.reach(now)));
         let target = target.max(self.next_to_sign).max(self.round);

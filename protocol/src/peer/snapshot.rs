@@ -102,6 +102,25 @@ impl Peer {
         self.round = round;
         self.next_to_sign = next_to_sign;
         self.met_others = met_others;
+        self.restore_outbox(outbox)?;
+        for (author, latest) in latest_rounds(&self.log, self.round) {
+            if author != self.me {
+                self.membership.heard(author, latest);
+            }
+        }
+        self.fold(now);
+        self.pacer.start(now);
+        Ok(())
+    }
+}
+
+impl Peer {
+    /// Takes up own deltas that were persisted, also without a snapshot: their rounds are never signed
+    /// again.
+    ///
+    /// # Errors
+    /// A delta of another swarm or peer.
+    pub fn restore_outbox(&mut self, outbox: &[Vec<u8>]) -> Result<(), String> {
         for (signed, body) in own_deltas(outbox) {
             let at = signed.header.round;
             if signed.header.swarm != self.swarm || signed.header.author != self.me {
@@ -110,13 +129,6 @@ impl Peer {
             self.next_to_sign = self.next_to_sign.max(at + 1);
             self.log.insert(Delta { id: signed.header.id(), signed, body: body.into() }, u64::MAX);
         }
-        for (author, latest) in latest_rounds(&self.log, self.round) {
-            if author != self.me {
-                self.membership.heard(author, latest);
-            }
-        }
-        self.fold(now);
-        self.pacer.start(now);
         Ok(())
     }
 }
