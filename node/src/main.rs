@@ -12,6 +12,8 @@ mod net;
 mod node;
 mod status;
 mod store;
+// Without a trainer thread nobody speaks the trainer's side of this.
+#[cfg_attr(not(feature = "train"), allow(dead_code))]
 mod trainer;
 
 #[cfg(feature = "train")]

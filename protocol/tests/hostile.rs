@@ -1,6 +1,9 @@
 //! A peer that breaks the rules: dropped, counted under its name, reported once a kind, cut off after a
 //! while; the honest ones go on and agree.
 
+// A panic is how a test fails, in its helpers too.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use std::time::Duration;

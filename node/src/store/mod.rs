@@ -96,6 +96,7 @@ fn outbox_files(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(files)
 }
 
+#[cfg(feature = "train")]
 fn read_outbox(dir: &Path) -> Result<Vec<Vec<u8>>> {
     let mut all = Vec::new();
     for (_, path) in outbox_files(dir)? {
