@@ -27,8 +27,8 @@ pub(crate) enum Order {
     /// Measure the shared model on the validation text.
     Validate,
     /// Measure the shared and the personal model on the validation text and on the held-out part of the
-    /// device's own text.
-    Examine,
+    /// device's own text, over at most so many windows of each.
+    Examine(usize),
     /// End.
     Stop,
 }

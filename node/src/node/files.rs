@@ -24,8 +24,9 @@ pub(crate) fn take_out(
     outbox: &[Vec<u8>],
     next_to_sign: u64,
 ) -> Result<()> {
-    let later = own_deltas(outbox).into_iter().filter(|(signed, _)| signed.header.round >= next_to_sign);
-    let bodies: Vec<Vec<u8>> = later.map(|(_, body)| body).collect();
+    let outbox = own_deltas(outbox);
+    let later = outbox.iter().filter(|(signed, _)| signed.header.round >= next_to_sign);
+    let bodies: Vec<&[u8]> = later.map(|(_, body)| &body[..]).collect();
     change(peer, state, &bodies, Residual::take_out)
 }
 
@@ -33,14 +34,14 @@ pub(crate) fn take_out(
 ///
 /// # Errors
 /// A residual that does not fit the model.
-pub(super) fn give_back(peer: &Peer, state: &mut TrainerState, body: Vec<u8>) -> Result<()> {
+pub(super) fn give_back(peer: &Peer, state: &mut TrainerState, body: &[u8]) -> Result<()> {
     change(peer, state, &[body], Residual::give_back)
 }
 
 fn change(
     peer: &Peer,
     state: &mut TrainerState,
-    bodies: &[Vec<u8>],
+    bodies: &[&[u8]],
     how: impl Fn(&mut Residual, &swarm_optimizer::layout::Layout, &SparseDelta),
 ) -> Result<()> {
     let layout = peer.layout();
@@ -84,11 +85,12 @@ impl Node {
         self.trainer.as_ref().map(|trainer| trainer.progress.get()).unwrap_or_default()
     }
 
-    /// State and log digest, computed anew only after a fold.
+    /// State and log digest, computed anew only after a fold or a new round.
     fn current_digests(&mut self) -> (String, String) {
-        if self.digests.as_ref().is_none_or(|(folds, ..)| *folds != self.folds) {
+        let at = (self.folds, self.peer.round());
+        if self.digests.as_ref().is_none_or(|(then, ..)| *then != at) {
             self.digests =
-                Some((self.folds, self.peer.state_digest().to_string(), self.peer.log_digest().to_string()));
+                Some((at, self.peer.state_digest().to_string(), self.peer.log_digest().to_string()));
         }
         self.digests.as_ref().map(|(_, state, log)| (state.clone(), log.clone())).unwrap_or_default()
     }

@@ -35,12 +35,17 @@ use crate::trainer::{Examination, Order, Told, Trainer, TrainerState};
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(300);
 /// Time between two writes of status.json.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
-/// A finishing node that still disagrees with a neighbour after this gives up.
+/// A finishing node that still disagrees with a neighbour after this and three rounds' time gives up: a
+/// slow neighbour may have a round and more to go.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long the trainer may take to hand over its state when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// The validation text is measured this often while training.
 const VALIDATE_EVERY: u64 = 5;
+/// Windows of each text that are measured when all rounds are done.
+const EXAMINED_WINDOWS: usize = 256;
+/// The same when somebody stops the node.
+const HASTY_WINDOWS: usize = 16;
 
 /// After how many rounds a node stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +122,7 @@ struct Node {
     saving: bool,
     ended: Option<Ended>,
     finishing_since: Option<Instant>,
-    digests: Option<(u64, String, String)>,
+    digests: Option<((u64, u64), String, String)>,
     folds: u64,
     disk_warned: bool,
 }
@@ -250,18 +255,12 @@ impl Node {
                 return Ok(ended);
             }
             let wake = self.peer.next_event().map(|at| tokio::time::Instant::from_std(self.began + at));
-            let told = async {
-                match &mut self.trainer {
-                    Some(trainer) => trainer.told.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.on_network(event)?,
                     None => bail!("the network has stopped"),
                 },
-                told = told => match told {
+                told = self.next_told() => match told {
                     Some(told) => self.on_trainer(told)?,
                     None => bail!("the trainer has stopped"),
                 },
@@ -281,11 +280,13 @@ impl Node {
             return Ok(());
         }
         let since = *self.finishing_since.get_or_insert_with(Instant::now);
-        if since.elapsed() > FINISH_TIMEOUT {
+        let round = Duration::from_millis(self.peer.genesis().rounds.round_ms.into());
+        let patience = FINISH_TIMEOUT + 3 * round;
+        if since.elapsed() > patience {
             bail!(
                 "all rounds are done, but after {} s a neighbour still holds other deltas or has not finished; \
                  what was trained is saved",
-                FINISH_TIMEOUT.as_secs()
+                patience.as_secs()
             );
         }
         Ok(())
@@ -332,7 +333,9 @@ impl Node {
         }
         let phase = if ended.is_err() { "failed" } else { "finishing" };
         self.write_status(phase, "saving");
-        let saved = match tokio::time::timeout(STOP_TIMEOUT, self.last_words()).await {
+        // Somebody who pressed Ctrl-C gets a rough measurement, not a long wait.
+        let windows = if matches!(ended, Ok(Ended::Finished)) { EXAMINED_WINDOWS } else { HASTY_WINDOWS };
+        let saved = match tokio::time::timeout(STOP_TIMEOUT, self.last_words(windows)).await {
             Ok(saved) => saved,
             Err(_) => Err(anyhow::anyhow!("the trainer did not hand over its state in time")),
         };
@@ -349,34 +352,45 @@ impl Node {
         Ok(ended)
     }
 
-    /// The trainer's final measurement and state, and the last snapshot.
-    async fn last_words(&mut self) -> Result<()> {
-        let mut state = self.kept.take();
-        let mut unsigned = None;
-        if let Some(trainer) = &mut self.trainer {
-            // A snapshot may be under way, and nobody takes its answer any more: what counts is the last.
-            let _ = trainer.orders.try_send(Order::Examine);
-            let _ = trainer.orders.try_send(Order::Save);
-            let _ = trainer.orders.try_send(Order::Stop);
-            while let Some(told) = trainer.told.recv().await {
-                match told {
-                    Told::Saved(saved) => state = Some(*saved),
-                    Told::Examined(examination) => self.examination = Some(examination),
-                    Told::Failed(why) => bail!("training failed: {why}"),
-                    Told::Trained | Told::Validated(_) => {}
-                    Told::Extracted(extracted, _) => unsigned = Some(extracted.body),
+    /// The last snapshot, and after it, because it matters less, the trainer's final measurement.
+    async fn last_words(&mut self, windows: usize) -> Result<()> {
+        let Some(trainer) = &self.trainer else {
+            let kept = self.kept.take();
+            return self.save(kept);
+        };
+        for order in [Order::Save, Order::Examine(windows), Order::Stop] {
+            let _ = trainer.orders.try_send(order);
+        }
+        let (mut saved, mut unsigned): (bool, Option<Vec<u8>>) = (false, None);
+        while let Some(told) = self.next_told().await {
+            match told {
+                Told::Saved(mut state) => {
+                    if let Some(body) = &unsigned {
+                        // Extracted before this state but never signed: it goes back, or it is lost.
+                        files::give_back(&self.peer, &mut state, body)?;
+                    }
+                    self.save(Some(*state))?;
+                    saved = true;
                 }
-            }
-            let saved = state.as_mut().context("the trainer ended without handing over its state")?;
-            if let Some(body) = unsigned {
-                // Extracted before the state was handed over but never signed: it goes back, or it is lost.
-                files::give_back(&self.peer, saved, body)?;
+                Told::Examined(examination) => self.examination = Some(examination),
+                Told::Failed(why) => bail!("training failed: {why}"),
+                Told::Trained | Told::Validated(_) => {}
+                Told::Extracted(extracted, _) => unsigned = Some(extracted.body),
             }
         }
         if let (Some(record), Some(losses)) = (self.history.last_mut(), &self.examination) {
             record.validation_loss = losses.shared;
         }
-        self.save(state)
+        anyhow::ensure!(saved, "the trainer ended without handing over its state; the last snapshot stays");
+        Ok(())
+    }
+
+    /// What the trainer says next; `None` if it has ended, never if there is none.
+    async fn next_told(&mut self) -> Option<Told> {
+        match &mut self.trainer {
+            Some(trainer) => trainer.told.recv().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

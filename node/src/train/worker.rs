@@ -28,10 +28,10 @@ use super::learner::{Learner, LearnerState};
 use crate::data::SamplerState;
 use crate::trainer::{Examination, NewestC, Order, SharedProgress, Told, Trainer, TrainerState};
 
-/// Windows of the validation text that are measured at the end.
+/// Windows that are measured at the end.
 pub(crate) const VALIDATION_WINDOWS: usize = 256;
 
-/// Windows that are measured on the way, and of the device's own held-out text.
+/// Windows of the validation text that are measured on the way.
 pub(crate) const QUICK_WINDOWS: usize = 64;
 
 /// Orders that may wait: more than there are kinds of them.
@@ -201,7 +201,7 @@ impl Worker {
                 return self.tell(Told::Saved(Box::new(state)));
             }
             Order::Validate => return self.validate(),
-            Order::Examine => return self.examine(),
+            Order::Examine(windows) => return self.examine(windows),
             Order::Stop => {}
         }
         self.progress.update(|progress| progress.optimizing += began.elapsed());
@@ -315,11 +315,11 @@ impl Worker {
     }
 
     /// Measures both models on both texts; the parameters are as before afterwards.
-    fn examine(&mut self) -> Result<()> {
+    fn examine(&mut self, windows: usize) -> Result<()> {
         let Some(shared) = &self.shared else { return Ok(()) };
         let measure = |learner: &Learner, text: &Option<Vec<u8>>| {
-            let given = text.as_ref().map(|text| learner.evaluate(text, VALIDATION_WINDOWS)).transpose()?;
-            anyhow::Ok((given, learner.held_out_loss(QUICK_WINDOWS)?))
+            let given = text.as_ref().map(|text| learner.evaluate(text, windows)).transpose()?;
+            anyhow::Ok((given, learner.held_out_loss(windows)?))
         };
         let text = &self.setup.validation;
         let (personal, own_personal) = measure(&self.learner, text)?;
