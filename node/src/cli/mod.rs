@@ -85,7 +85,7 @@ struct NodeArgs {
     genesis: Option<PathBuf>,
 
     /// The node's folder: identity, snapshot, status. Made if it is not there.
-    /// Default: swarm-<first digits of the swarm id> in the current folder.
+    /// Default: swarm- and the first digits of the swarm id, in the current folder.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 

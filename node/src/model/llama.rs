@@ -204,7 +204,7 @@ impl Llama {
         Ok(logits.f_view([batch, time, i64::from(self.arch.vocabulary)])?)
     }
 
-    /// As [`Llama::logits`], for the last position only: `[batch, vocabulary]` out.
+    /// The logits after the last position only: `[batch, vocabulary]` out.
     ///
     /// # Errors
     /// As [`Llama::loss`].

@@ -1,7 +1,7 @@
 //! The model that a node runs: a byte-level llama-style transformer on libtorch.
 //!
 //! - [`llama`]: the network itself, all of whose parameters are views of one flat vector;
-//! - [`generate`]: continuing a text byte by byte;
+//! - [`mod@generate`]: continuing a text byte by byte;
 //! - [`device`]: where the computations run.
 
 mod device;

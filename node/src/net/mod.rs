@@ -53,6 +53,7 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId};
 use swarm_protocol::identity::PeerKey;
+use swarm_protocol::peer::Verdict;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 #[cfg(test)]
@@ -83,17 +84,6 @@ pub(crate) struct Config {
     pub(crate) max_request: usize,
     /// The largest response, in bytes.
     pub(crate) max_response: usize,
-}
-
-/// The core's judgement of a gossip payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Valid and held: pass it on.
-    Accept,
-    /// Breaks the rules: drop it and lower the score of whoever passed it on.
-    Reject,
-    /// Neither: drop it, blame nobody.
-    Ignore,
 }
 
 /// What the core asks of the network.

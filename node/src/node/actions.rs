@@ -1,7 +1,7 @@
 //! From the network to the core, and from the core's actions to the network, the trainer and the disk.
 
 use anyhow::{Result, bail};
-use swarm_protocol::peer::{Action, Report, Verdict};
+use swarm_protocol::peer::{Action, Report};
 
 use super::{Ended, Node, Rounds, VALIDATE_EVERY};
 use crate::net::{Command, Event};
@@ -59,11 +59,6 @@ impl Node {
             match action {
                 Action::Publish(bytes) => self.network.send(Command::Publish(bytes)).await?,
                 Action::Verdict { token, verdict } => {
-                    let verdict = match verdict {
-                        Verdict::Accept => crate::net::Verdict::Accept,
-                        Verdict::Reject => crate::net::Verdict::Reject,
-                        Verdict::Ignore => crate::net::Verdict::Ignore,
-                    };
                     self.network.send(Command::Verdict { token, verdict }).await?;
                 }
                 Action::Request { peer, id, bytes } => {
