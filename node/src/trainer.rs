@@ -155,3 +155,19 @@ pub(crate) struct Trainer {
     /// Its progress.
     pub(crate) progress: SharedProgress,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_c_waits_and_knows_all_that_changed() {
+        let newest = NewestC::default();
+        assert!(newest.take().is_none());
+        newest.put(Coefficients::new(vec![1]), vec![true, false, false]);
+        newest.put(Coefficients::new(vec![2]), vec![false, false, true]);
+        let (c, touched) = newest.take().unwrap();
+        assert_eq!((c.values(), &touched[..]), (&[2][..], &[true, false, true][..]));
+        assert!(newest.take().is_none());
+    }
+}

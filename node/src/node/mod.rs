@@ -416,3 +416,18 @@ pub(crate) async fn asked_to_stop() {
     }
     let _ = tokio::signal::ctrl_c().await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_counted_from_the_swarm_or_from_here() {
+        assert_eq!("40".parse(), Ok(Rounds::Until(40)));
+        assert_eq!("+40".parse(), Ok(Rounds::More(40)));
+        for text in ["0", "+0", "-1", "forty", "", "+", "1.5"] {
+            let error = text.parse::<Rounds>().unwrap_err();
+            assert!(error.contains("+40"), "{text}: {error}");
+        }
+    }
+}

@@ -219,6 +219,10 @@ impl Store {
     /// A disk that does not take it; the old snapshot and the outbox are then as before.
     pub(crate) fn save(&self, snapshot: &NodeSnapshot, from: u64) -> Result<()> {
         snapshot::write(&self.path("snapshot"), snapshot)?;
+        self.prune(from)
+    }
+
+    fn prune(&self, from: u64) -> Result<()> {
         let files = outbox_files(&self.dir)?;
         let newest = files.last().map_or(0, |(round, _)| *round);
         for (round, path) in files {
@@ -264,4 +268,52 @@ fn getrandom(bytes: &mut [u8; 32]) -> Result<()> {
     rand::rngs::SysRng
         .try_fill_bytes(bytes)
         .map_err(|error| anyhow!("the system gives no random bytes: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarm_protocol::architecture::Architecture;
+
+    fn genesis(seed: u64) -> Genesis {
+        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+        Genesis::new("store", model, seed)
+    }
+
+    #[test]
+    fn a_folder_is_one_processes_and_one_swarms() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("node");
+        let no_genesis = Store::open(&at, None).err().unwrap().to_string();
+        assert!(no_genesis.contains("--genesis"), "{no_genesis}");
+        let (store, _) = Store::open(&at, Some(genesis(1))).unwrap();
+        let key = store.identity().unwrap().public();
+        let in_use = Store::open(&at, None).err().unwrap().to_string();
+        assert!(in_use.contains("in use"), "{in_use}");
+        drop(store);
+        let other = Store::open(&at, Some(genesis(2))).err().unwrap().to_string();
+        assert!(other.contains("belongs to swarm") && other.contains("--dir"), "{other}");
+        let (store, held) = Store::open(&at, None).unwrap();
+        assert_eq!((held, store.identity().unwrap().public()), (genesis(1), key));
+    }
+
+    #[test]
+    fn the_newest_own_delta_stays_whatever_a_snapshot_covers() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path(), Some(genesis(1))).unwrap();
+        for round in [8, 9, 10] {
+            store.persist(round, format!("delta {round}").as_bytes()).unwrap();
+        }
+        let rounds = |store: &Store| {
+            outbox_files(store.dir()).unwrap().into_iter().map(|(round, _)| round).collect::<Vec<_>>()
+        };
+        assert_eq!(rounds(&store), [8, 9, 10]);
+        assert_eq!(store.outbox().unwrap()[2], b"delta 10");
+        // One of them is damaged: set aside, the others are read.
+        fs::write(store.path("outbox/9"), b"x").unwrap();
+        assert_eq!(store.outbox().unwrap().len(), 2);
+        assert!(store.path("outbox/9.damaged-1").exists());
+        store.prune(11).unwrap();
+        assert_eq!(rounds(&store), [10]);
+    }
 }

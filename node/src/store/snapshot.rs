@@ -165,3 +165,79 @@ fn words<T>(reader: &mut impl Read, count: usize, word: impl Fn([u8; 4]) -> T) -
     let bytes = bytes(reader, count.checked_mul(4).context("too many parameters")?)?;
     Ok(bytes.chunks_exact(4).map(|b| word([b[0], b[1], b[2], b[3]])).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use swarm_protocol::architecture::Architecture;
+    use swarm_protocol::identity::Identity;
+    use swarm_protocol::peer::{Part, Peer};
+
+    fn genesis(seed: u64) -> Genesis {
+        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+        Genesis::new("snapshot", model, seed)
+    }
+
+    fn snapshot(genesis: &Genesis) -> NodeSnapshot {
+        let part = Part { trains: true, found_after: None, stop_before: None };
+        let identity = Identity::from_secret(&[1; 32]);
+        let peer = Peer::new(Duration::ZERO, genesis.clone().into(), identity, part).unwrap();
+        let n = peer.layout().len();
+        let vector = |x: f32| (0..n).map(|i| i as f32 * x).collect::<Vec<f32>>();
+        let trainer = TrainerState {
+            residual: vector(0.5),
+            step: 7,
+            m: vector(-1.0),
+            v: vector(2.0),
+            sampler_seed: 3,
+            sampler_drawn: 99,
+        };
+        let totals = Totals { published: 1, body_bytes: 2, coefficients: 3, tokens: 4 };
+        NodeSnapshot { core: peer.snapshot(), totals, trainer: Some(trainer) }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("snapshot");
+        let genesis = genesis(1);
+        assert!(read(&path, &genesis).unwrap().is_none());
+        for with_trainer in [true, false] {
+            let mut written = snapshot(&genesis);
+            written.trainer = written.trainer.filter(|_| with_trainer);
+            write(&path, &written).unwrap();
+            let held = read(&path, &genesis).unwrap().unwrap();
+            assert_eq!(held.core.position, written.core.position);
+            assert_eq!(held.core.settled, written.core.settled);
+            assert_eq!((held.totals, held.trainer), (written.totals, written.trainer));
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_another_swarm_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("snapshot");
+        write(&path, &snapshot(&genesis(1))).unwrap();
+        let error = format!("{:#}", read(&path, &genesis(2)).err().unwrap());
+        assert!(error.contains("snapshot") && error.contains("of swarm"), "{error}");
+    }
+
+    #[test]
+    fn no_cut_and_no_claimed_length_gets_through() {
+        let genesis = genesis(1);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("snapshot");
+        write(&path, &snapshot(&genesis)).unwrap();
+        // Without the checksum, as if somebody had written a new one over changed bytes.
+        let whole = std::fs::read(&path).unwrap();
+        let whole = &whole[..whole.len() - 32];
+        assert!(parse(&mut &whole[..], &genesis).is_ok());
+        for cut in (0..whole.len()).step_by(97) {
+            assert!(parse(&mut &whole[..cut], &genesis).is_err(), "cut at {cut}");
+        }
+        let mut claims = whole.to_vec();
+        claims[MAGIC.len()..MAGIC.len() + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(parse(&mut &claims[..], &genesis).is_err());
+    }
+}
