@@ -51,7 +51,7 @@ pub(crate) fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("SWARM_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,swarm=info")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,swarm=info")),
         )
         .with_target(false)
         .with_writer(std::io::stderr)
