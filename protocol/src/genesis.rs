@@ -129,8 +129,8 @@ impl Genesis {
     /// # Errors
     /// [`GenesisError`], naming the key.
     pub fn parse(text: &str) -> Result<Self, GenesisError> {
-        let genesis: Self = toml::from_str(text)
-            .map_err(|error| GenesisError::Syntax(error.to_string().trim().to_owned()))?;
+        let genesis: Self =
+            toml::from_str(text).map_err(|error| GenesisError::Syntax(shortened(&error.to_string())))?;
         genesis.validate().map_err(GenesisError::Value)?;
         Ok(genesis)
     }
@@ -261,6 +261,13 @@ impl Genesis {
         range("rounds.grace_ms", w.grace_ms, 0, w.round_ms)?;
         self.layout().map(drop).map_err(|error| error.to_string())
     }
+}
+
+/// An error of the TOML reader, which quotes the whole line: a file that is no genesis may be one long line.
+fn shortened(error: &str) -> String {
+    const LONGEST: usize = 160;
+    let lines = error.trim().lines().map(|line| line.chars().take(LONGEST).collect::<String>());
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn range(key: &str, value: u32, low: u32, high: u32) -> Result<(), String> {

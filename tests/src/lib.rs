@@ -1,1 +1,27 @@
-//! Helpers for tests that run several real `swarm` processes.
+//! Helpers for tests that run several real `swarm` processes on this machine.
+//!
+//! ```text
+//!   Place     a temporary folder with a genesis, texts and the folders of nodes
+//!   Node      how one of its nodes is started; the same command can be given again
+//!   Process   one run of it: its status, its log, its report, signals, how it ended
+//!   program   where the programs are; the one with training is built if it is not fresh
+//! ```
+//!
+//! Tests wait for conditions, never for times: [`GUARD`] only turns a process that hangs into a failure.
+//! Where two processes would race (one must not finish before another is there), the fast one is held
+//! with [`Signal::Stop`] and let go with [`Signal::Continue`]. Whatever a test started dies with it, and
+//! the logs of a test that fails are printed.
+
+pub mod place;
+pub mod process;
+pub mod program;
+pub mod report;
+
+pub use place::{Changes, Node, Place};
+pub use process::{Exit, Process, Signal};
+
+use std::time::Duration;
+
+/// How long a test waits for something that must happen. It says nothing about speed: it is many times
+/// what a loaded machine takes.
+pub const GUARD: Duration = Duration::from_secs(150);

@@ -9,7 +9,7 @@ use clap::Args;
 use swarm_optimizer::residual::{Residual, Transforms, model};
 use swarm_protocol::peer::{Part, Peer};
 
-use super::{default_threads, with_passive_openmp};
+use super::{training_threads, with_passive_openmp};
 use crate::model::{DeviceChoice, Llama, Sampling, generate};
 use crate::node::take_out;
 use crate::store;
@@ -58,7 +58,7 @@ pub(super) struct Generate {
 
 impl Generate {
     pub(super) fn execute(self) -> Result<()> {
-        let threads = self.threads.unwrap_or_else(default_threads);
+        let threads = training_threads(self.threads)?;
         with_passive_openmp(threads)?;
         set_threads(threads)?;
         let (genesis, identity, snapshot, outbox) = store::read_only(&self.dir)?;

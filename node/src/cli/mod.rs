@@ -199,8 +199,11 @@ fn with_passive_openmp(_threads: usize) -> Result<()> {
     Ok(())
 }
 
-/// Half of the cores: the rest is for whoever uses the device.
+/// What `--threads` says, or half of the cores: the rest is for whoever uses the device.
 #[cfg(feature = "train")]
-fn default_threads() -> usize {
-    (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1)
+fn training_threads(given: Option<usize>) -> Result<usize> {
+    let half = || (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
+    let threads = given.unwrap_or_else(half);
+    anyhow::ensure!((1..=1024).contains(&threads), "--threads {threads}: must be between 1 and 1024");
+    Ok(threads)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use swarm_protocol::genesis::Genesis;
 
-use super::{NodeArgs, block_on, default_threads, farewell, with_passive_openmp};
+use super::{NodeArgs, block_on, farewell, training_threads, with_passive_openmp};
 use crate::data::{Corpus, CorpusOptions};
 use crate::model::DeviceChoice;
 use crate::node::{self, Rounds};
@@ -65,9 +65,7 @@ pub(super) struct LearningArgs {
 impl LearningArgs {
     /// Number of training threads.
     pub(super) fn threads(&self) -> Result<usize> {
-        let threads = self.threads.unwrap_or_else(default_threads);
-        ensure!((1..=1024).contains(&threads), "--threads {threads}: must be between 1 and 1024");
-        Ok(threads)
+        training_threads(self.threads)
     }
 
     /// Opens the text and says what it is.

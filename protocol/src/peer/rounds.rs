@@ -238,6 +238,9 @@ impl Peer {
                 };
                 let theirs: BTreeMap<u64, Digest> = status.open.iter().copied().collect();
                 let from = settled.max(status.settled);
+                // Equal open sets on top of different histories are no agreement.
+                let history = self.log.digest_after(status.settled);
+                let there = there && history.is_none_or(|digest| digest == status.log_digest);
                 there && (from..round).all(|at| ours.get(&at) == theirs.get(&at))
             });
             if !same {

@@ -136,6 +136,26 @@ impl World {
         }
     }
 
+    /// Cuts a running peer off from everybody: both ends notice.
+    pub fn unplug(&mut self, at: usize) {
+        for other in 0..self.peers.len() {
+            if other != at && self.alive[other] {
+                let (key, other_key) = (self.peers[at].key(), self.peers[other].key());
+                self.cut.insert((at.min(other), at.max(other)));
+                self.peers[other].handle_disconnected(self.now, key);
+                self.peers[at].handle_disconnected(self.now, other_key);
+                self.act(other);
+            }
+        }
+        self.act(at);
+    }
+
+    /// Undoes `unplug`.
+    pub fn plug(&mut self, at: usize) {
+        self.cut.retain(|(a, b)| *a != at && *b != at);
+        self.connect(at);
+    }
+
     /// Puts a new state machine in a stopped peer's place.
     pub fn restart(&mut self, at: usize, peer: Peer) {
         self.peers[at] = peer;
