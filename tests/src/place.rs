@@ -246,7 +246,7 @@ fn prose(seed: u64, bytes: usize) -> String {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let word = WORDS.get((state >> 60) as usize).copied().unwrap_or_default();
         text.push_str(word);
-        text.push_str(if (state >> 56) % 16 == 0 { ".\n" } else { " " });
+        text.push_str(if (state >> 56).is_multiple_of(16) { ".\n" } else { " " });
     }
     text
 }
