@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec;
 use crate::digest::Digest;
 use crate::identity::{Identity, PeerKey, SignatureBytes};
-use crate::wire;
 
 /// The version of deltas that this build writes and accepts.
 pub const VERSION: u16 = 1;
@@ -61,20 +61,20 @@ pub struct SignedHeader {
 impl Header {
     /// Signs the header; `identity` must be the author.
     pub fn sign(self, identity: &Identity) -> SignedHeader {
-        let signature = identity.sign(DOMAIN, &wire::encode(&self));
+        let signature = identity.sign(DOMAIN, &codec::encode(&self));
         SignedHeader { header: self, signature }
     }
 
     /// The delta id: BLAKE3 of the header's bytes. The signature is not part of it.
     pub fn id(&self) -> Digest {
-        Digest::of_bytes(&wire::encode(self))
+        Digest::of_bytes(&codec::encode(self))
     }
 }
 
 impl SignedHeader {
     /// Whether the author really signed this, verified strictly.
     pub fn verify(&self) -> bool {
-        self.header.author.verify(DOMAIN, &wire::encode(&self.header), &self.signature)
+        self.header.author.verify(DOMAIN, &codec::encode(&self.header), &self.signature)
     }
 }
 

@@ -9,8 +9,8 @@ use swarm_optimizer::layout::Layout;
 use thiserror::Error;
 
 use crate::architecture::Architecture;
+use crate::codec;
 use crate::digest::Digest;
-use crate::wire;
 
 /// The only version of the rules that this build knows.
 pub const VERSION: u32 = 1;
@@ -196,7 +196,7 @@ impl Genesis {
     /// floats by their bits.
     pub fn canonical_bytes(&self) -> Vec<u8> {
         let mut bytes = b"swarm genesis 1\n".to_vec();
-        bytes.extend(wire::encode(self));
+        bytes.extend(codec::encode(self));
         bytes
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The shared model is a pure function of a set of signed sparse deltas, so all that peers have to do is
 //! end up with the same set. This crate holds everything that makes them: the constitution
-//! ([`genesis`]), keys ([`identity`]), the formats ([`delta`], [`packing`], [`wire`]), the sets
+//! ([`genesis`]), keys ([`identity`]), the formats ([`codec`], [`delta`], [`packing`], [`wire`]), the sets
 //! ([`round_log`]), what they add up to ([`replica`]), and the state machine over all of it ([`peer`]).
 //! There is no socket, clock, file or thread in here; a peer is driven.
 //!
@@ -72,6 +72,7 @@
 
 pub mod anti_entropy;
 pub mod architecture;
+pub mod codec;
 pub mod delta;
 pub mod digest;
 pub mod fetch;

@@ -16,11 +16,11 @@
 //! | 34 | response: blob | total length | the bytes |
 //! | 35 | response: refused | reason | |
 
-use bincode::Options;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::codec::{decode, encode};
 use crate::delta::SignedHeader;
 use crate::digest::Digest;
 
@@ -151,21 +151,6 @@ pub enum Role {
     Joining,
     /// An author that has done its rounds and stays until everybody agrees.
     Finishing,
-}
-
-fn options(limit: u64) -> impl Options {
-    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(limit)
-}
-
-/// Canonical bytes of a value of bounded size.
-pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    // bincode fails only beyond a limit, or for types that are not used here (untagged, unsized).
-    bincode::DefaultOptions::new().with_fixint_encoding().serialize(value).unwrap_or_default()
-}
-
-/// Reads what [`encode`] wrote; trailing bytes are refused, nothing longer than `bytes` is allocated.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    options(bytes.len() as u64).deserialize(bytes).ok()
 }
 
 fn message(kind: u8, fixed: &impl Serialize, tail: &[u8]) -> Vec<u8> {

@@ -18,9 +18,10 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use swarm_optimizer::coefficients::Coefficients;
+use swarm_protocol::codec;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::peer::snapshot::{Position, Snapshot, own_deltas};
-use swarm_protocol::wire::{self, Gossip};
+use swarm_protocol::wire::Gossip;
 
 use super::file;
 use crate::trainer::TrainerState;
@@ -61,7 +62,7 @@ pub(crate) struct NodeSnapshot {
 pub(crate) fn write(path: &Path, snapshot: &NodeSnapshot) -> Result<()> {
     file::write_checked(path, |out| {
         out.write_all(MAGIC)?;
-        block(out, &wire::encode(&snapshot.core.position))?;
+        block(out, &codec::encode(&snapshot.core.position))?;
         for block in snapshot.core.settled.values().chunks(4096) {
             out.write_all(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
         }
@@ -69,7 +70,7 @@ pub(crate) fn write(path: &Path, snapshot: &NodeSnapshot) -> Result<()> {
         for (signed, body) in &snapshot.core.deltas {
             block(out, &Gossip::Delta(Box::new(*signed), Some(body.to_vec())).encode())?;
         }
-        out.write_all(&wire::encode(&snapshot.totals))?;
+        out.write_all(&codec::encode(&snapshot.totals))?;
         let Some(trainer) = &snapshot.trainer else { return out.write_all(&[0]) };
         out.write_all(&[1])?;
         for number in [trainer.step, trainer.sampler_seed, trainer.sampler_drawn] {
@@ -104,7 +105,7 @@ fn parse(reader: &mut impl Read, genesis: &Genesis) -> Result<NodeSnapshot> {
         bail!("it is not a snapshot of this version of swarm");
     }
     let position = read_block(reader, MAX_POSITION)?;
-    let position: Position = wire::decode(&position).context("its position cannot be read")?;
+    let position: Position = codec::decode(&position).context("its position cannot be read")?;
     if position.swarm != genesis.swarm_id() {
         bail!("it is of swarm {:.16}", position.swarm);
     }
@@ -118,8 +119,8 @@ fn parse(reader: &mut impl Read, genesis: &Genesis) -> Result<NodeSnapshot> {
             own_deltas(&[bytes]).pop().ok_or_else(|| anyhow!("one of its deltas cannot be read"))?;
         deltas.push((signed, body.into()));
     }
-    let totals = bytes(reader, wire::encode(&Totals::default()).len())?;
-    let totals = wire::decode(&totals).context("its totals cannot be read")?;
+    let totals = bytes(reader, codec::encode(&Totals::default()).len())?;
+    let totals = codec::decode(&totals).context("its totals cannot be read")?;
     let [has_trainer] = array(reader)?;
     let trainer = if has_trainer == 1 {
         let [step, sampler_seed, sampler_drawn] =

@@ -1,0 +1,168 @@
+//! A trainer thread, driven by hand.
+
+use super::*;
+use crate::data::{Corpus, CorpusOptions};
+use crate::train::LearnerConfig;
+use std::io::Write;
+use swarm_optimizer::coefficients::Direction;
+use swarm_optimizer::sparse::SparseDelta;
+use swarm_protocol::architecture::Architecture;
+use swarm_protocol::initial;
+
+struct Bench {
+    genesis: Arc<Genesis>,
+    layout: Arc<Layout>,
+    c: Coefficients,
+    dir: tempfile::TempDir,
+    config: LearnerConfig,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let model = Architecture { vocabulary: 256, dim: 16, layers: 1, heads: 2, ffn: 16, context: 16 };
+        let mut genesis = Genesis::new("worker", model, 1);
+        genesis.training.steps = 3;
+        genesis.training.batch = 2;
+        genesis.validate().unwrap();
+        let layout = Arc::new(genesis.layout().unwrap());
+        let c = initial::coefficients(&genesis, &layout);
+        let dir = tempfile::tempdir().unwrap();
+        let mut text = std::fs::File::create(dir.path().join("text")).unwrap();
+        for line in 0..400 {
+            writeln!(text, "line {line} of some text to learn").unwrap();
+        }
+        let config = LearnerConfig {
+            arch: model,
+            device: tch::Device::Cpu,
+            batch: 2,
+            context: 16,
+            learning_rate: 0.01,
+            warmup_steps: 0,
+            weight_decay: 0.1,
+            clip: 1.0,
+            seed: 5,
+        };
+        Self { genesis: Arc::new(genesis), layout, c, dir, config }
+    }
+
+    fn spawn(&self, state: Option<TrainerState>) -> Trainer {
+        let corpus = Corpus::open(&[self.dir.path().to_owned()], CorpusOptions::new(16)).unwrap();
+        let (genesis, layout, config) = (self.genesis.clone(), self.layout.clone(), self.config);
+        let setup = Setup { genesis, layout, state, validation: None, threads: 1 };
+        spawn(setup, move || Learner::new(config, corpus)).unwrap()
+    }
+
+    fn all(&self) -> Vec<bool> {
+        vec![true; self.layout.tiles().len()]
+    }
+
+    /// Trains a round and takes its delta.
+    fn round(&self, trainer: &mut Trainer, round: u64) -> SparseDelta {
+        trainer.orders.send(Order::Start).unwrap();
+        assert!(matches!(trainer.told.blocking_recv().unwrap(), Told::Trained));
+        trainer.orders.send(Order::Extract { round, k: 256 }).unwrap();
+        let Told::Extracted(extracted, coefficients) = trainer.told.blocking_recv().unwrap() else {
+            panic!()
+        };
+        assert_eq!((extracted.round, extracted.tokens), (round, 3 * 2 * 16));
+        let delta = packing::decode(&self.layout, &self.genesis.rule, &extracted.body).unwrap();
+        assert_eq!(delta.len() as u64, coefficients);
+        delta
+    }
+
+    fn saved(trainer: &mut Trainer) -> TrainerState {
+        trainer.orders.send(Order::Save).unwrap();
+        let Told::Saved(state) = trainer.told.blocking_recv().unwrap() else { panic!() };
+        *state
+    }
+
+    fn fold(&self, c: &mut Coefficients, delta: &SparseDelta) -> Vec<bool> {
+        let mut touched = vec![false; self.layout.tiles().len()];
+        c.fold(&self.layout, &[delta], Direction::In, &mut touched);
+        touched
+    }
+}
+
+/// What the residual keeps plus what was sent is what was learned, and folding one's own delta alone
+/// changes nothing: the model after it is C - R again.
+#[test]
+fn what_is_sent_and_what_is_kept_add_up() {
+    let bench = Bench::new();
+    let mut trainer = bench.spawn(None);
+    let mut c = bench.c.clone();
+    trainer.newest.put(c.clone(), bench.all());
+    let delta = bench.round(&mut trainer, 0);
+    assert!(!delta.is_empty());
+    let kept = Bench::saved(&mut trainer);
+    let touched = bench.fold(&mut c, &delta);
+    trainer.newest.put(c.clone(), touched);
+    let after = Bench::saved(&mut trainer);
+    // No training in between: R must not have moved by more than the rounding of one transform.
+    for (before, after) in kept.residual.iter().zip(&after.residual) {
+        assert!((before - after).abs() < 1e-5, "{before} {after}");
+    }
+    trainer.orders.send(Order::Stop).unwrap();
+    assert!(trainer.told.blocking_recv().is_none());
+}
+
+/// A fold between two steps moves the model but is not taken for something learned here.
+#[test]
+fn others_work_is_not_pushed_back() {
+    let bench = Bench::new();
+    let mut trainer = bench.spawn(None);
+    trainer.newest.put(bench.c.clone(), bench.all());
+    bench.round(&mut trainer, 0);
+    let before = Bench::saved(&mut trainer);
+    let mut others = bench.c.clone();
+    let values = (0..bench.layout.len()).map(|i| ((i as f32) * 0.37).sin() * 0.05).collect();
+    let foreign = Residual::from_values(&bench.layout, values).unwrap().extract(&bench.layout, 64, 18);
+    let touched = bench.fold(&mut others, &foreign);
+    trainer.newest.put(others, touched);
+    let after = Bench::saved(&mut trainer);
+    for (before, after) in before.residual.iter().zip(&after.residual) {
+        assert!((before - after).abs() < 1e-5, "{before} {after}");
+    }
+    assert_eq!((before.step, before.m, before.v), (after.step, after.m, after.v));
+}
+
+/// A trainer that was stopped goes on exactly where it was.
+#[test]
+fn a_restart_goes_on_with_the_same_numbers() {
+    let bench = Bench::new();
+    let mut c = bench.c.clone();
+    let mut one = bench.spawn(None);
+    one.newest.put(c.clone(), bench.all());
+    let first = bench.round(&mut one, 0);
+    let touched = bench.fold(&mut c, &first);
+    one.newest.put(c.clone(), touched);
+    let state = Bench::saved(&mut one);
+    let mut two = bench.spawn(Some(state));
+    two.newest.put(c, bench.all());
+    let (a, b) = (bench.round(&mut one, 1), bench.round(&mut two, 1));
+    let same =
+        a.tiles().zip(b.tiles()).filter(|((ta, ea, xs), (tb, eb, ys))| ta == tb && ea == eb && xs == ys);
+    // Bit for bit but for tiles where the model was rebuilt in one and not in the other.
+    assert!(
+        same.count() * 10 >= a.tiles().count() * 8,
+        "{} and {} tiles",
+        a.tiles().count(),
+        b.tiles().count()
+    );
+}
+
+#[test]
+fn a_state_of_another_model_is_refused() {
+    let bench = Bench::new();
+    let state = TrainerState {
+        residual: vec![0.0; 3],
+        step: 0,
+        m: vec![0.0; 3],
+        v: vec![0.0; 3],
+        sampler_seed: 0,
+        sampler_drawn: 0,
+    };
+    let corpus = Corpus::open(&[bench.dir.path().to_owned()], CorpusOptions::new(16)).unwrap();
+    let (genesis, layout, config) = (bench.genesis.clone(), bench.layout.clone(), bench.config);
+    let setup = Setup { genesis, layout, state: Some(state), validation: None, threads: 1 };
+    assert!(spawn(setup, move || Learner::new(config, corpus)).is_err());
+}
