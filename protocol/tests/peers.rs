@@ -7,7 +7,7 @@ use std::time::Duration;
 use support::{FOUNDER, JOINER, REPLICA, World, genesis};
 use swarm_protocol::identity::Identity;
 use swarm_protocol::peer::{Part, Peer, Report};
-use swarm_protocol::wire::{Gossip, Role};
+use swarm_protocol::wire::{Gossip, MAX_INLINE, Role, SIGNED_HEADER_LEN};
 
 /// Runs `count` founders to `rounds` rounds and asserts that all finish with the same.
 fn all_agree(seed: u64, count: usize, rounds: u64, weather: impl Fn(&mut World)) -> World {
@@ -51,6 +51,33 @@ fn they_agree_when_messages_are_lost_repeated_and_reordered() {
 fn without_any_gossip_anti_entropy_alone_carries_everything() {
     let world = all_agree(3, 3, 10, |world| world.loss = 1000);
     assert!(world.peers.iter().all(|peer| peer.folded_counts().1 > 0), "some deltas must have come late");
+}
+
+/// Deltas beyond the inline limit are announced by gossip and pulled by their hash, through a chain of
+/// peers too: who passes a header on holds the body.
+#[test]
+fn bodies_too_large_for_gossip_are_pulled() {
+    let mut genesis = genesis().as_ref().clone();
+    genesis.model.vocabulary = 1024;
+    genesis.model.dim = 160;
+    genesis.model.heads = 4;
+    genesis.rule.tile = 64;
+    genesis.rule.k = 4096;
+    genesis.validate().unwrap();
+    let mut world = World::with(2, genesis.into());
+    world.loss = 200;
+    for _ in 0..3 {
+        world.add(Part { stop_before: Some(6), ..FOUNDER });
+    }
+    // The first and the last are not connected: everything between them goes through the second.
+    world.disconnect(0, 2);
+    world.run_for(40);
+    assert_eq!(world.finished.len(), 3);
+    world.assert_agreement(&[0, 1, 2]);
+    for at in 0..3 {
+        assert!(world.outboxes[at].iter().all(|bytes| bytes.len() > MAX_INLINE + SIGNED_HEADER_LEN));
+        assert_eq!(world.peers[at].folded_counts().0, world.outboxes.iter().map(|o| o.len() as u64).sum());
+    }
 }
 
 #[test]

@@ -71,6 +71,10 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64) -> Self {
+        Self::with(seed, genesis())
+    }
+
+    pub fn with(seed: u64, genesis: Arc<Genesis>) -> Self {
         Self {
             now: Duration::from_secs(1),
             peers: Vec::new(),
@@ -83,7 +87,7 @@ impl World {
             duplication: 0,
             cut: BTreeSet::new(),
             speed: Vec::new(),
-            genesis: genesis(),
+            genesis,
             queue: BTreeMap::new(),
             sequence: 0,
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
@@ -140,14 +144,19 @@ impl World {
     pub fn unplug(&mut self, at: usize) {
         for other in 0..self.peers.len() {
             if other != at && self.alive[other] {
-                let (key, other_key) = (self.peers[at].key(), self.peers[other].key());
-                self.cut.insert((at.min(other), at.max(other)));
-                self.peers[other].handle_disconnected(self.now, key);
-                self.peers[at].handle_disconnected(self.now, other_key);
-                self.act(other);
+                self.disconnect(at, other);
             }
         }
-        self.act(at);
+    }
+
+    /// Closes the connection of two running peers; both notice.
+    pub fn disconnect(&mut self, a: usize, b: usize) {
+        self.cut.insert((a.min(b), a.max(b)));
+        for (at, other) in [(a, b), (b, a)] {
+            let key = self.peers[other].key();
+            self.peers[at].handle_disconnected(self.now, key);
+            self.act(at);
+        }
     }
 
     /// Undoes `unplug`.
