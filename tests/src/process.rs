@@ -138,6 +138,14 @@ impl Process {
         self.until(what, |process| process.status().filter(|status| condition(status)))
     }
 
+    /// Waits until the process says that it is in this phase.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for`].
+    pub fn wait_for_phase(&mut self, phase: &str) -> Result<Value> {
+        self.wait_for(&format!("the phase '{phase}'"), |status| status["phase"] == phase)
+    }
+
     /// Waits until the log holds `text`.
     ///
     /// # Errors

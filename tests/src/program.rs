@@ -38,7 +38,9 @@ fn build() -> Result<PathBuf> {
     let target = folder.parent().context("a profile in no folder")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let built = Command::new(&cargo)
-        .args(["build", "-j2", "-p", "swarm-node", "--bin", "swarm", "--profile"])
+        // The whole workspace: for one package alone cargo would choose other features of the libraries
+        // and compile many of them once more.
+        .args(["build", "-j2", "--workspace", "--bin", "swarm", "--profile"])
         .arg(if profile == "debug" { "dev" } else { profile })
         .arg("--target-dir")
         .arg(target)

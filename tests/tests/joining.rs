@@ -8,10 +8,6 @@ use swarm_tests::place::WINDOW;
 use swarm_tests::report::{address, agreed, number, text, without_peer_id};
 use swarm_tests::{Place, Process, Signal, program};
 
-fn wait_until_ready(node: &mut Process) -> Result<()> {
-    node.wait_for("waiting for peers", |status| status["phase"] == "waiting for peers").map(drop)
-}
-
 /// The README's two nodes: the first has been the swarm for a while; the second is given nothing but its
 /// address, without even a peer id, and takes the model from a checkpoint.
 #[test]
@@ -25,7 +21,7 @@ fn a_second_node_joins_the_first_by_its_address() -> Result<()> {
     first.signal(Signal::Stop)?;
     let second = place.node("second")?.bootstrap(without_peer_id(&there)).rounds(&ROUNDS.to_string());
     let mut second = second.start()?;
-    wait_until_ready(&mut second)?;
+    second.wait_for_phase("waiting for peers")?;
     first.signal(Signal::Continue)?;
     let reports = agreed(&mut [&mut first, &mut second], ROUNDS)?;
     let log = second.log()?;
@@ -63,7 +59,7 @@ fn training_goes_on_without_the_bootstrap_node() -> Result<()> {
         nodes.push(node.start()?);
     }
     for node in &mut nodes {
-        wait_until_ready(node)?;
+        node.wait_for_phase("waiting for peers")?;
     }
     bootstrap.signal(Signal::Continue)?;
     for node in &mut nodes {

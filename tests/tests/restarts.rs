@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use swarm_tests::place::Node;
 use swarm_tests::report::{address, agreed, number};
-use swarm_tests::{Place, Process, Signal, program};
+use swarm_tests::{Place, Signal, program};
 
 /// The own deltas on a node's disk, by round.
 fn outbox(node: &Node) -> Result<BTreeMap<u64, Vec<u8>>> {
@@ -26,10 +26,6 @@ fn outbox(node: &Node) -> Result<BTreeMap<u64, Vec<u8>>> {
     Ok(deltas)
 }
 
-fn wait_until_ready(node: &mut Process) -> Result<()> {
-    node.wait_for("waiting for peers", |status| status["phase"] == "waiting for peers").map(drop)
-}
-
 /// One of three is killed, the others go on, it comes back with the same command: it catches up, signs no
 /// round twice, and all agree at the end.
 #[test]
@@ -42,11 +38,11 @@ fn a_killed_node_comes_back_and_signs_nothing_twice() -> Result<()> {
     let command = place.node("killed")?.bootstrap(&there).rounds(&ROUNDS.to_string());
     let mut killed = command.start()?;
     let mut third = place.node("third")?.bootstrap(&there).rounds(&ROUNDS.to_string()).start()?;
-    wait_until_ready(&mut killed)?;
-    wait_until_ready(&mut third)?;
+    killed.wait_for_phase("waiting for peers")?;
+    third.wait_for_phase("waiting for peers")?;
     first.signal(Signal::Continue)?;
     // In the middle of things: all three train, and it has published a few.
-    third.wait_for("training", |status| status["phase"] == "training")?;
+    third.wait_for_phase("training")?;
     killed.until("five own deltas", |_| (outbox(&command).ok()?.len() >= 5).then_some(()))?;
     killed.kill()?;
     let before = outbox(&command)?;
@@ -58,7 +54,7 @@ fn a_killed_node_comes_back_and_signs_nothing_twice() -> Result<()> {
     first.signal(Signal::Stop)?;
     third.signal(Signal::Stop)?;
     let mut back = command.start()?;
-    wait_until_ready(&mut back)?;
+    back.wait_for_phase("waiting for peers")?;
     first.signal(Signal::Continue)?;
     third.signal(Signal::Continue)?;
     back.wait_for_log("joined the swarm at round")?;
@@ -146,7 +142,7 @@ fn a_damaged_snapshot_is_set_aside_and_the_node_joins_again() -> Result<()> {
     first.signal(Signal::Stop)?;
     let command = place.node("damaged")?.bootstrap(&there).rounds(&ROUNDS.to_string());
     let mut node = command.start()?;
-    wait_until_ready(&mut node)?;
+    node.wait_for_phase("waiting for peers")?;
     first.signal(Signal::Continue)?;
     node.wait_for_log("joined the swarm at round")?;
     let joined = node.wait_for_round(0)?;

@@ -38,6 +38,9 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// A finishing node that still disagrees with a neighbour after this and three rounds' time gives up: a
 /// slow neighbour may have a round and more to go.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(90);
+/// A finishing node does not wait longer than this for a neighbour whose settled history differs: that
+/// does not change by waiting.
+const PARTED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the trainer may take to hand over its state when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// The validation text is measured this often while training.
@@ -280,6 +283,14 @@ impl Node {
             return Ok(());
         }
         let since = *self.finishing_since.get_or_insert_with(Instant::now);
+        if let Some(peer) = self.peer.differing_neighbour()
+            && since.elapsed() > PARTED_TIMEOUT
+        {
+            bail!(
+                "all rounds are done, and what was trained is saved, but peer {peer:.8} holds another history and so \
+                 another model: one of the two was cut off for longer than the swarm's window"
+            );
+        }
         let round = Duration::from_millis(self.peer.genesis().rounds.round_ms.into());
         let patience = FINISH_TIMEOUT + 3 * round;
         if since.elapsed() > patience {

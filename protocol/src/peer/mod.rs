@@ -45,7 +45,7 @@ use crate::pacer::Pacer;
 use crate::packing;
 use crate::replica::Replica;
 use crate::round_log::RoundLog;
-use crate::wire::{Checkpoint, Role};
+use crate::wire::{Checkpoint, Role, Status};
 
 /// How a peer takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -382,6 +382,17 @@ impl Peer {
     /// Number of connected peers of the same swarm.
     pub fn neighbours(&self) -> usize {
         self.neighbours.len()
+    }
+
+    /// A neighbour whose settled history is not ours, as far as its last status tells: its C differs.
+    pub fn differing_neighbour(&self) -> Option<PeerKey> {
+        let differs = |status: &Status| {
+            let ours = self.log.digest_after(status.settled);
+            status.role != Role::Joining && ours.is_some_and(|ours| ours != status.log_digest)
+        };
+        let mut all = self.neighbours.iter();
+        all.find(|(_, neighbour)| neighbour.status.as_ref().is_some_and(|(status, _)| differs(status)))
+            .map(|(peer, _)| *peer)
     }
 
     /// How many deltas have been folded, and how many of them late.
