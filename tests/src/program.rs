@@ -37,7 +37,20 @@ fn build() -> Result<PathBuf> {
     let profile = folder.file_name().and_then(|name| name.to_str()).context("a profile without a name")?;
     let target = folder.parent().context("a profile in no folder")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
-    let built = Command::new(&cargo)
+    let mut command = Command::new(&cargo);
+    // What cargo tells a test in its environment would count as changed for another cargo, and build scripts
+    // that look at it (torch-sys at LIBTORCH, ring at CARGO_PKG_NAME) would run again, back and forth.
+    for (name, _) in std::env::vars_os() {
+        let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"];
+        if name.to_str().is_some_and(|name| told.iter().any(|start| name.starts_with(start))) {
+            command.env_remove(&name);
+        }
+    }
+    let ours = repository().join(".libtorch");
+    if std::env::var_os("LIBTORCH").is_some_and(|libtorch| Path::new(&libtorch) == ours) {
+        command.env_remove("LIBTORCH");
+    }
+    let built = command
         // The whole workspace: for one package alone cargo would choose other features of the libraries
         // and compile many of them once more.
         .args(["build", "-j2", "--workspace", "--bin", "swarm", "--profile"])
