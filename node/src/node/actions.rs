@@ -155,7 +155,12 @@ impl Node {
                 checkpoint.state
             ),
             Report::Joined { round } => tracing::info!("joined the swarm at round {round}"),
-            Report::CannotJoin(why) => tracing::warn!("cannot join yet: {why}; trying again"),
+            // It is tried again every second; saying it once is enough.
+            Report::CannotJoin(why) => {
+                if std::mem::replace(&mut self.join_trouble, why) != why {
+                    tracing::warn!("cannot join yet: {why}; trying again");
+                }
+            }
             Report::Diverged { peer, settled } => tracing::error!(
                 "peer {peer:.8} holds another history than this node after {settled} settled rounds: one of the two \
                  was cut off for longer than the swarm's window"

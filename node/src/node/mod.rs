@@ -128,6 +128,7 @@ struct Node {
     digests: Option<((u64, u64), String, String)>,
     folds: u64,
     disk_warned: bool,
+    join_trouble: &'static str,
 }
 
 /// Runs a node until its rounds are done or somebody stops it.
@@ -187,6 +188,7 @@ pub(crate) async fn run(
         digests: None,
         folds: 0,
         disk_warned: false,
+        join_trouble: "",
     };
     tracing::info!(
         "swarm {:.16} ({}), {} parameters, peer {}, folder {}",
