@@ -245,11 +245,27 @@ impl RoundLog {
         sets.map(|(round, set)| (*round, Self::digest_of(set))).collect()
     }
 
+    /// The log digest after `round`, if it is `before` it and the round's set is as it is now.
+    fn chain(&self, before: Digest, round: u64) -> Digest {
+        let set = self.set_digest(round).unwrap_or_default();
+        Digest::of("swarm chain 1", &[&before.0, &round.to_le_bytes(), &set.0])
+    }
+
+    /// The log digest after `settled` rounds if all rounds below settled as they are now; `None` for what
+    /// is no longer retained. Bounded by the window: only `settled` up to the own round makes sense.
+    pub fn expected_digest(&self, settled: u64) -> Option<Digest> {
+        if settled <= self.settled {
+            return self.digest_after(settled);
+        }
+        let ahead = settled - self.settled <= self.window;
+        ahead.then(|| {
+            (self.settled..settled).fold(self.log_digest(), |digest, round| self.chain(digest, round))
+        })
+    }
+
     /// Freezes the next round, chains its set into the log digest, and drops what is beyond retention.
     pub fn settle_next(&mut self) {
-        let set = self.set_digest(self.settled).unwrap_or_default();
-        let chained =
-            Digest::of("swarm chain 1", &[&self.log_digest().0, &self.settled.to_le_bytes(), &set.0]);
+        let chained = self.chain(self.log_digest(), self.settled);
         self.settled += 1;
         self.digests.insert(self.settled, chained);
         let oldest = self.settled.saturating_sub(self.retention);

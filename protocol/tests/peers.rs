@@ -88,6 +88,30 @@ fn a_slow_peer_takes_part_and_is_not_skipped() {
     assert!(world.outboxes[0].len() >= 17, "the fast ones do not wait: {}", world.outboxes[0].len());
 }
 
+/// A neighbour that goes on past our last round has settled rounds that are still open here: its history
+/// is compared with what ours will be, and equal is equal.
+#[test]
+fn a_peer_finishes_beside_one_that_goes_on() {
+    let mut world = World::new(6);
+    world.add(Part { stop_before: Some(12), ..FOUNDER });
+    world.add(FOUNDER);
+    world.run_for(60);
+    assert!(world.finished.contains(&0), "{:?}", world.reports[0]);
+    assert!(world.peers[1].round() > 12);
+    // The same when the finishing one hears from the other only when that is far beyond its own round: what
+    // cannot be compared is not called agreement.
+    let mut world = World::new(6);
+    world.add(Part { stop_before: Some(12), ..FOUNDER });
+    world.add(FOUNDER);
+    world.run_for(5);
+    world.cut.insert((0, 1));
+    world.run_for(40);
+    world.cut.clear();
+    world.run_for(30);
+    let ahead = world.peers[1].round() > 12 + 2 * u64::from(genesis().rounds.window);
+    assert!(ahead && !world.finished.contains(&0), "{} {:?}", world.peers[1].round(), world.finished);
+}
+
 #[test]
 fn a_replica_follows_without_publishing() {
     let mut world = World::new(5);

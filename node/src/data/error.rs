@@ -10,7 +10,7 @@ pub(crate) enum CorpusError {
     #[error("no data: name at least one text file or folder")]
     NoPaths,
     /// A path does not exist or may not be looked at.
-    #[error("cannot open the data path {}: {source}", path.display())]
+    #[error("cannot open the data path {}", path.display())]
     Open {
         /// The path as the user gave it.
         path: PathBuf,
@@ -61,7 +61,7 @@ pub(crate) enum CorpusError {
         summary: String,
     },
     /// Text that was there at the start can no longer be read.
-    #[error("cannot read {}: {source} (was it shortened or removed while training?)", path.display())]
+    #[error("cannot read {} (was it shortened or removed while training?)", path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -238,9 +238,11 @@ impl Peer {
                 };
                 let theirs: BTreeMap<u64, Digest> = status.open.iter().copied().collect();
                 let from = settled.max(status.settled);
-                // Equal open sets on top of different histories are no agreement.
-                let history = self.log.digest_after(status.settled);
-                let there = there && history.is_none_or(|digest| digest == status.log_digest);
+                // Equal open sets on top of different histories are no agreement, and a history that
+                // cannot be compared (too old, or beyond our own round) is none either.
+                let known = Some(status.settled).filter(|settled| *settled <= round);
+                let history = known.and_then(|settled| self.log.expected_digest(settled));
+                let there = there && history == Some(status.log_digest);
                 there && (from..round).all(|at| ours.get(&at) == theirs.get(&at))
             });
             if !same {
