@@ -13,8 +13,11 @@ use swarm_protocol::peer::rounds::Extracted;
 /// Work for the trainer.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Train for a round and say so when it is done.
-    Start,
+    /// Train for this round and say so when it is done.
+    Start {
+        /// The round.
+        round: u64,
+    },
     /// Extract a delta of density `k` for this round.
     Extract {
         /// The round.
@@ -69,11 +72,11 @@ pub(crate) struct Examination {
 pub(crate) struct TrainerState {
     /// R, in coefficient order.
     pub(crate) residual: Vec<f32>,
-    /// AdamW's step count.
+    /// The inner optimizer's step count.
     pub(crate) step: u64,
-    /// AdamW's first moments, in parameter order.
+    /// Its first moments, in parameter order.
     pub(crate) m: Vec<f32>,
-    /// AdamW's second moments, in parameter order.
+    /// Its second moments, in parameter order.
     pub(crate) v: Vec<f32>,
     /// Seed of the stream of training windows.
     pub(crate) sampler_seed: u64,

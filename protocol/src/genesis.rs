@@ -64,18 +64,62 @@ pub struct Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
-    /// Inner AdamW steps a round, at most (H).
+    /// The rule of an inner step.
+    pub optimizer: InnerOptimizer,
+    /// Inner steps a round, at most (H).
     pub steps: u32,
     /// Sequences a step.
     pub batch: u32,
-    /// AdamW's learning rate after the warm-up.
+    /// Learning rate after the warm-up and before the decay.
     pub learning_rate: f64,
     /// Inner steps over which the learning rate rises to its value.
     pub warmup_steps: u32,
-    /// AdamW's decoupled weight decay, on matrices.
+    /// The round at which the learning rate has come down to `final_rate`; 0 for a swarm without an end,
+    /// whose rate stays as it is.
+    pub horizon: u32,
+    /// Share of the horizon, at its end, over which the rate falls linearly.
+    pub decay: f64,
+    /// What the rate falls to, as a share of `learning_rate`; it stays there beyond the horizon.
+    pub final_rate: f64,
+    /// Decoupled weight decay, on matrices.
     pub weight_decay: f64,
     /// Largest norm of a gradient before it is scaled down.
     pub clip: f64,
+}
+
+/// The rule that turns a gradient into a local step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InnerOptimizer {
+    /// AdamW for all parameters (Loshchilov and Hutter, arXiv 1711.05101).
+    Adamw,
+    /// Muon for the matrices between hidden activations (Jordan et al. 2024; Liu et al., arXiv
+    /// 2502.16982), AdamW for the rest.
+    Muon,
+}
+
+impl InnerOptimizer {
+    /// Its name in the genesis.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Adamw => "adamw",
+            Self::Muon => "muon",
+        }
+    }
+}
+
+impl Training {
+    /// The learning rate of round `round` as a share of `learning_rate`, warm-up apart: 1, then falling
+    /// linearly over the last `decay` of the horizon, then `final_rate`.
+    pub fn rate(&self, round: u64) -> f64 {
+        if self.horizon == 0 {
+            return 1.0;
+        }
+        let horizon = f64::from(self.horizon);
+        let left = (horizon - round as f64).max(0.0);
+        let falling = horizon * self.decay;
+        if left >= falling { 1.0 } else { self.final_rate + (1.0 - self.final_rate) * left / falling }
+    }
 }
 
 /// How time is cut into rounds. Times are in milliseconds.
@@ -106,10 +150,14 @@ impl Genesis {
             model,
             rule: Rule { tile: 64, k: 256, max_exponent: 18, publishers: 64 },
             training: Training {
+                optimizer: InnerOptimizer::Adamw,
                 steps: 5,
                 batch: 16,
                 learning_rate: 3e-3,
                 warmup_steps: 20,
+                horizon: 0,
+                decay: 0.5,
+                final_rate: 0.02,
                 weight_decay: 0.1,
                 clip: 1.0,
             },
@@ -152,10 +200,14 @@ impl Genesis {
              max_exponent = {max_exponent}       # largest scale, 2^this units of 2^-20\n\
              publishers = {publishers}         # most authors of one round\n\n\
              [training]\n\
-             steps = {steps}               # inner AdamW steps a round, at most\n\
+             optimizer = \"{optimizer}\"     # of the inner steps: \"adamw\" or \"muon\"\n\
+             steps = {steps}               # inner steps a round, at most\n\
              batch = {batch}              # sequences a step\n\
              learning_rate = {lr:?}\n\
              warmup_steps = {warmup_steps}\n\
+             horizon = {horizon}             # round at which the rate has fallen; 0: it never falls\n\
+             decay = {decay:?}             # share of the horizon over which it falls\n\
+             final_rate = {final_rate:?}       # what it falls to, as a share\n\
              weight_decay = {weight_decay:?}\n\
              clip = {clip:?}              # largest gradient norm\n\n\
              [rounds]\n\
@@ -177,10 +229,14 @@ impl Genesis {
             k = r.k,
             max_exponent = r.max_exponent,
             publishers = r.publishers,
+            optimizer = t.optimizer.name(),
             steps = t.steps,
             batch = t.batch,
             lr = t.learning_rate,
             warmup_steps = t.warmup_steps,
+            horizon = t.horizon,
+            decay = t.decay,
+            final_rate = t.final_rate,
             weight_decay = t.weight_decay,
             clip = t.clip,
             window = rounds.window,
@@ -251,6 +307,9 @@ impl Genesis {
         range("training.batch", t.batch, 1, 65_536)?;
         range("training.warmup_steps", t.warmup_steps, 0, 10_000_000)?;
         real("training.learning_rate", t.learning_rate, f64::MIN_POSITIVE, 10.0)?;
+        range("training.horizon", t.horizon, 0, u32::MAX)?;
+        real("training.decay", t.decay, 0.0, 1.0)?;
+        real("training.final_rate", t.final_rate, 1e-6, 1.0)?;
         real("training.weight_decay", t.weight_decay, 0.0, 10.0)?;
         real("training.clip", t.clip, f64::MIN_POSITIVE, 1e9)?;
         range("rounds.window", w.window, 2, 256)?;

@@ -79,7 +79,7 @@ impl Alone {
         let mut written: Option<Instant> = None;
         while tokens < self.tokens && !stop.load(std::sync::atomic::Ordering::Relaxed) {
             let step_began = Instant::now();
-            let report = learner.step()?;
+            let report = learner.step(genesis.training.rate(steps / u64::from(genesis.training.steps)))?;
             training += step_began.elapsed();
             steps += 1;
             match &report.skipped {

@@ -10,7 +10,7 @@ use swarm_protocol::genesis::Genesis;
 
 use super::{NodeArgs, block_on, farewell, training_threads, with_passive_openmp};
 use crate::data::{Corpus, CorpusOptions};
-use crate::model::DeviceChoice;
+use crate::model::{DeviceChoice, Precision};
 use crate::node::{self, Rounds};
 use crate::train::worker;
 use crate::train::{Learner, LearnerConfig};
@@ -48,6 +48,10 @@ pub(super) struct LearningArgs {
     /// Where to compute: auto takes a GPU if there is one.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
+
+    /// Number format of matrix products: bf16 is faster where the processor multiplies it itself.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
 
     /// Text to measure the shared and the personal model on; never trained on.
     #[arg(long, value_name = "FILE")]
@@ -88,6 +92,8 @@ impl LearningArgs {
         Ok(LearnerConfig {
             arch: genesis.model,
             device: self.device.resolve()?,
+            precision: self.precision,
+            optimizer: training.optimizer,
             batch: training.batch as usize,
             context: genesis.model.context as usize,
             learning_rate: training.learning_rate,

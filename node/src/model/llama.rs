@@ -20,6 +20,7 @@
 //! Activations are `[batch * time, dim]` matrices; attention sees `[batch, heads, time, head_dim]`.
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 use swarm_protocol::architecture::{Architecture, BYTE_VOCABULARY, Parameter};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
@@ -32,12 +33,37 @@ const COPY_CHUNK: usize = 1 << 20;
 /// `ignore_index` of libtorch's cross entropy: its default, which no byte has.
 const NO_IGNORED_TARGET: i64 = -100;
 
+/// In which number format the matrix products are computed, forward and backward. Parameters, sums, norms,
+/// attention and the loss are f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Precision {
+    /// 32 bits everywhere: runs well on any hardware.
+    #[default]
+    F32,
+    /// 16-bit brain floats: faster where the processor multiplies them itself (AMX, AVX-512 BF16, recent
+    /// GPUs), slower elsewhere.
+    Bf16,
+}
+
+impl Precision {
+    /// The format itself.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
 /// A byte-level llama-style transformer.
 #[derive(Debug)]
 pub(crate) struct Llama {
     arch: Architecture,
     layout: Vec<Parameter>,
     device: Device,
+    /// Number format of the matrix products.
+    compute: Kind,
     /// The parameters, f32 `[parameter_count]`, a leaf that requires a gradient.
     flat: Tensor,
     /// Lengths of the runs of `flat` that [`Llama::weights`] cuts it into.
@@ -124,7 +150,12 @@ impl Llama {
         };
         let (flat, cos, sin) =
             allocate().with_context(|| format!("cannot place {count} parameters on {device:?}"))?;
-        Ok(Self { arch: *arch, layout, device, flat, runs, cos, sin })
+        Ok(Self { arch: *arch, layout, device, compute: Kind::Float, flat, runs, cos, sin })
+    }
+
+    /// Chooses the number format of the matrix products.
+    pub(crate) fn with_precision(self, precision: Precision) -> Self {
+        Self { compute: precision.kind(), ..self }
     }
 
     /// The sizes that the model was made with.
@@ -187,7 +218,7 @@ impl Llama {
         let weights = self.weights()?;
         let hidden = self.hidden(&weights, &tokens.f_narrow(1, 0, width - 1)?)?;
         let targets = tokens.f_narrow(1, 1, width - 1)?.f_reshape([batch * (width - 1)])?;
-        let logits = hidden.f_linear(&weights.head, None::<&Tensor>)?;
+        let logits = self.product(&hidden, &weights.head)?.f_to_kind(Kind::Float)?;
         Ok(logits.f_cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Mean, NO_IGNORED_TARGET, 0.0)?)
     }
 
@@ -200,7 +231,7 @@ impl Llama {
     pub(crate) fn logits(&self, tokens: &Tensor) -> Result<Tensor> {
         let (batch, time) = tokens.size2()?;
         let weights = self.weights()?;
-        let logits = self.hidden(&weights, tokens)?.f_linear(&weights.head, None::<&Tensor>)?;
+        let logits = self.product(&self.hidden(&weights, tokens)?, &weights.head)?;
         Ok(logits.f_view([batch, time, i64::from(self.arch.vocabulary)])?)
     }
 
@@ -240,6 +271,17 @@ impl Llama {
         Ok(Weights { embedding, layers, norm: next(&[dim])?, head: next(&[vocabulary, dim])? })
     }
 
+    /// `input weight^T` in the chosen number format; in f32 a cast is no operation.
+    fn product(&self, input: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
+        let (input, weight) = (input.f_to_kind(self.compute)?, weight.f_to_kind(self.compute)?);
+        input.f_linear(&weight, None::<&Tensor>)
+    }
+
+    /// `x + input weight^T`, f32: one operation where the number format allows it.
+    fn add_product(&self, x: &Tensor, input: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
+        if self.compute == Kind::Float { x.f_addmm(input, &weight.f_tr()?) } else { x.f_add(&self.product(input, weight)?) }
+    }
+
     /// Everything but the output layer: tokens `[batch, time]` to `[batch * time, dim]`.
     fn hidden(&self, weights: &Weights, tokens: &Tensor) -> Result<Tensor> {
         let (batch, time) = tokens.size2()?;
@@ -252,7 +294,9 @@ impl Llama {
         let mut x = Tensor::f_embedding(&weights.embedding, &indices, -1, false, false)?;
         for layer in &weights.layers {
             let h = x.f_rms_norm([dim], Some(&layer.attention_norm), RMS_EPS)?;
-            let qkv = h.f_linear(&layer.qkv, None::<&Tensor>)?.f_view([batch, time, 3 * heads, head_dim])?;
+            let qkv = self.product(&h, &layer.qkv)?.f_view([batch, time, 3 * heads, head_dim])?;
+            // Rotation and attention stay in f32: libtorch's bf16 attention is slower on CPUs.
+            let qkv = qkv.f_to_kind(Kind::Float)?;
             let mut parts = qkv.f_split_with_sizes([2 * heads, heads], 2)?;
             let value = parts.pop().context("no values")?;
             let qk = rotate(&parts.pop().context("no queries and keys")?, &cos, &sin, head_dim)?;
@@ -267,14 +311,14 @@ impl Llama {
                 false,
             )?;
             let attended = attended.f_transpose(1, 2)?.f_reshape([batch * time, dim])?;
-            x = x.f_addmm(&attended, &layer.attention_out.f_tr()?)?;
+            x = self.add_product(&x, &attended, &layer.attention_out)?;
 
             let h = x.f_rms_norm([dim], Some(&layer.ffn_norm), RMS_EPS)?;
-            let gate_up = h.f_linear(&layer.gate_up, None::<&Tensor>)?;
+            let gate_up = self.product(&h, &layer.gate_up)?;
             let mut parts = gate_up.f_split(ffn, 1)?;
             let up = parts.pop().context("no up projection")?;
             let gate = parts.pop().context("no gate projection")?;
-            x = x.f_addmm(&gate.f_silu()?.f_mul(&up)?, &layer.down.f_tr()?)?;
+            x = self.add_product(&x, &gate.f_silu()?.f_mul(&up)?, &layer.down)?;
         }
         Ok(x.f_rms_norm([dim], Some(&weights.norm), RMS_EPS)?)
     }

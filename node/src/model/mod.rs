@@ -12,7 +12,7 @@ mod tests;
 
 pub(crate) use device::DeviceChoice;
 pub(crate) use generate::{Sampling, generate};
-pub(crate) use llama::Llama;
+pub(crate) use llama::{Llama, Precision};
 pub(crate) use llama::{copy_into, copy_out_of, ensure_length, parameter_length};
 #[cfg(test)]
 pub(crate) use tests::initial_parameters;

@@ -115,7 +115,7 @@ impl Node {
             // So that the model can be used early, and a first crash loses little.
             self.start_saving();
         }
-        self.order(Order::Start)
+        self.order(Order::Start { round })
     }
 
     /// The round's training is done: one line for the log, one record for the report.

@@ -1,26 +1,28 @@
 //! Model, optimizer and data together: one call, one step.
 //!
 //! # A step
-//! Draw a batch of windows from the training text, compute the loss and its gradient, let AdamW change
-//! the parameters. If the loss or the gradient is not finite, nothing is changed, the step is counted as
+//! Draw a batch of windows from the training text, compute the loss and its gradient, let the inner
+//! optimizer change the parameters. If the loss or the gradient is not finite, nothing is changed, the step is counted as
 //! skipped, and the report names the parameter where the search found the first bad number: first among
 //! the values (a damaged parameter spoils every gradient), then among the gradients.
 //!
 //! # The learning rate
-//! Rises linearly over the first `warmup_steps` steps and is constant afterwards:
-//! `lr(step) = learning_rate * min(1, (step + 1) / warmup_steps)`, where `step` counts the steps that
-//! AdamW has taken, from 0. Its moments are estimates from few gradients at first; the warm-up keeps the
-//! steps small until they are worth something.
+//! Rises linearly over the first `warmup_steps` steps, and follows the caller's schedule:
+//! `lr(step) = rate * learning_rate * min(1, (step + 1) / warmup_steps)`, where `step` counts the steps
+//! that the optimizer has taken, from 0. Its moments are estimates from few gradients at first; the
+//! warm-up keeps the steps small until they are worth something. `rate` is a function of the swarm's
+//! round, the same on every device, however many steps each has taken.
 //!
 //! # Stopping and continuing
-//! A step depends on the parameters, AdamW's moments and the sampler's position, and on nothing else. The
+//! A step depends on the parameters, the optimizer's moments and the sampler's position, and on nothing else. The
 //! caller keeps the parameters; [`Learner::state`] gives the rest.
 
-use super::adamw::{AdamW, AdamWConfig, AdamWState, Outcome};
+use super::inner::{Inner, InnerConfig, InnerState, Outcome};
 use crate::data::{Corpus, Sampler, SamplerState};
-use crate::model::{Llama, parameter_length};
+use crate::model::{Llama, Precision, parameter_length};
 use anyhow::{Context, Result, bail, ensure};
 use swarm_protocol::architecture::Architecture;
+use swarm_protocol::genesis::InnerOptimizer;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Everything that a [`Learner`] needs to know besides its text.
@@ -30,6 +32,10 @@ pub(crate) struct LearnerConfig {
     pub(crate) arch: Architecture,
     /// Where to compute.
     pub(crate) device: Device,
+    /// Number format of matrix products.
+    pub(crate) precision: Precision,
+    /// The rule of a step.
+    pub(crate) optimizer: InnerOptimizer,
     /// Windows in a batch.
     pub(crate) batch: usize,
     /// Bytes in a window's input, at most the architecture's context.
@@ -38,7 +44,7 @@ pub(crate) struct LearnerConfig {
     pub(crate) learning_rate: f64,
     /// Steps over which the learning rate rises; 0 for none.
     pub(crate) warmup_steps: u64,
-    /// Decoupled weight decay of AdamW.
+    /// Decoupled weight decay.
     pub(crate) weight_decay: f64,
     /// Largest global norm of a gradient.
     pub(crate) clip: f64,
@@ -64,7 +70,7 @@ pub(crate) struct StepReport {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LearnerState {
     /// Of the optimizer.
-    pub(crate) optimizer: AdamWState,
+    pub(crate) optimizer: InnerState,
     /// Of the stream of training windows.
     pub(crate) sampler: SamplerState,
 }
@@ -74,7 +80,7 @@ pub(crate) struct LearnerState {
 pub(crate) struct Learner {
     config: LearnerConfig,
     model: Llama,
-    optimizer: AdamW,
+    optimizer: Inner,
     corpus: Corpus,
     sampler: Sampler,
     skipped_steps: u64,
@@ -99,9 +105,11 @@ impl Learner {
             learning_rate.is_finite() && learning_rate > 0.0,
             "the learning rate is {learning_rate}: it must be a positive number"
         );
-        let model = Llama::new(&arch, device)?;
-        let constants = AdamWConfig { weight_decay, clip, ..AdamWConfig::default() };
-        let optimizer = AdamW::new(model.layout(), device, constants)?;
+        let LearnerConfig { precision, optimizer, .. } = config;
+        let model = Llama::new(&arch, device)?.with_precision(precision);
+        let constants =
+            InnerConfig { optimizer, compute: precision.kind(), weight_decay, clip, ..InnerConfig::default() };
+        let optimizer = Inner::new(model.layout(), device, constants)?;
         let length = batch.checked_mul(context + 1).context("the batch size is too large")?;
         let mut windows = Vec::new();
         windows.try_reserve_exact(length).with_context(|| format!("a batch of {batch} windows"))?;
@@ -110,42 +118,57 @@ impl Learner {
         Ok(Self { config, model, optimizer, corpus, sampler, skipped_steps: 0, windows })
     }
 
-    /// One AdamW step on one random batch.
+    /// One step on one random batch, at `rate` (positive) times the configured learning rate.
     ///
     /// # Errors
     /// Text that can no longer be read, or a failure of the device (out of memory). A loss or gradient
     /// that is not finite is no error: see [`StepReport::skipped`].
-    pub(crate) fn step(&mut self) -> Result<StepReport> {
+    pub(crate) fn step(&mut self, rate: f64) -> Result<StepReport> {
+        let (loss, mut gradient) = self.gradient()?;
+        self.apply(loss, &mut gradient, rate)
+    }
+
+    /// The first half of a step: draws a batch, and gives its mean loss and the gradient, f32
+    /// `[parameter_count]`.
+    ///
+    /// # Errors
+    /// As [`Learner::step`].
+    pub(crate) fn gradient(&mut self) -> Result<(f64, Tensor)> {
         let width = self.config.context + 1;
         for window in self.windows.chunks_exact_mut(width) {
             self.corpus.sample(&mut self.sampler, window)?;
         }
         let tokens = self.tokens(&self.windows, width)?;
         let loss = self.model.loss(&tokens)?;
-        let mut gradient = Tensor::f_run_backward(&[&loss], &[self.model.flat()], false, false)?
+        let gradient = Tensor::f_run_backward(&[&loss], &[self.model.flat()], false, false)?
             .pop()
             .context("libtorch returned no gradient")?;
-        let mean = loss.f_double_value(&[])?;
-        let lr = self.learning_rate();
+        Ok((loss.f_double_value(&[])?, gradient))
+    }
+
+    /// The second half of a step: lets the optimizer use a gradient (its memory is overwritten), which
+    /// belongs to the given loss.
+    ///
+    /// # Errors
+    /// As [`Learner::step`].
+    pub(crate) fn apply(&mut self, loss: f64, gradient: &mut Tensor, rate: f64) -> Result<StepReport> {
+        let lr = rate * self.warmed_up();
         let parameters = self.model.flat().f_detach()?;
-        let outcome = if mean.is_finite() {
-            self.optimizer.step(&parameters, &mut gradient, lr)?
-        } else {
-            Outcome::NotFinite
-        };
+        let outcome =
+            if loss.is_finite() { self.optimizer.step(&parameters, gradient, lr)? } else { Outcome::NotFinite };
         let (gradient_norm, skipped) = match outcome {
             Outcome::Applied { norm } => (norm, None),
             Outcome::NotFinite => {
                 self.skipped_steps += 1;
-                (f64::NAN, Some(self.culprit(&gradient)?))
+                (f64::NAN, Some(self.culprit(gradient)?))
             }
         };
         let tokens = (self.config.batch * self.config.context) as u64;
-        Ok(StepReport { loss: mean, gradient_norm, tokens, skipped })
+        Ok(StepReport { loss, gradient_norm, tokens, skipped })
     }
 
-    /// The learning rate of the next step.
-    pub(crate) fn learning_rate(&self) -> f64 {
+    /// The learning rate of the next step at a rate of 1.
+    pub(crate) fn warmed_up(&self) -> f64 {
         let (step, warmup) = (self.optimizer.steps(), self.config.warmup_steps);
         if step >= warmup {
             return self.config.learning_rate;
@@ -245,7 +268,7 @@ impl Learner {
     /// Takes up a state that [`Learner::state`] gave. Its sampler's seed replaces the configured one.
     ///
     /// # Errors
-    /// As [`AdamW::restore`]; the learner is then unchanged.
+    /// As [`Inner::restore`]; the learner is then unchanged.
     pub(crate) fn restore(&mut self, state: &LearnerState) -> Result<()> {
         self.optimizer.restore(&state.optimizer)?;
         self.sampler = Sampler::restore(state.sampler);

@@ -1,20 +1,23 @@
 //! Learning from the device's own text: gradients, the inner optimizer, and the loop around them.
 //!
-//! - [`adamw`]: AdamW over the flat parameter vector;
+//! - [`inner`]: AdamW over the flat parameter vector, and [`muon`] for its matrices;
 //! - [`learner`]: model, optimizer and data together: one call, one step;
+//! - [`member`]: a learner that follows the swarm's rule: its residual, its deltas;
 //! - [`worker`]: the thread that lets a learner train between the swarm's folds.
 //!
-//! To all but the worker a [`Learner`] is a flat f32 vector that it may read and overwrite between two
-//! steps; only the worker knows of the residual and of C.
+//! A [`Learner`] is a flat f32 vector that may be read and overwritten between two steps; only the member
+//! knows of the residual and of C.
 
-mod adamw;
+mod inner;
 mod learner;
+pub(crate) mod member;
+mod muon;
 #[cfg(test)]
 mod tests;
 pub(crate) mod worker;
 
 #[cfg(test)]
-pub(crate) use adamw::{AdamW, AdamWConfig, AdamWState, Outcome};
+pub(crate) use inner::{Inner, InnerConfig, InnerState, Outcome};
 #[cfg(test)]
 pub(crate) use learner::StepReport;
 pub(crate) use learner::{Learner, LearnerConfig, set_threads};

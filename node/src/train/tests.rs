@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::data::{Corpus, CorpusOptions};
-use crate::model::initial_parameters;
+use crate::model::{Precision, initial_parameters};
 use std::io::Write;
 use swarm_protocol::architecture::{Architecture, Init, Parameter};
+use swarm_protocol::genesis::InnerOptimizer;
 use tch::{Device, Tensor};
 
 fn layout() -> Vec<Parameter> {
@@ -26,8 +27,8 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 #[test]
 fn adamw_follows_its_formulas() {
     tch::set_num_threads(1);
-    let config = AdamWConfig { clip: 2.0, ..AdamWConfig::default() };
-    let mut adamw = AdamW::new(&layout(), Device::Cpu, config).unwrap();
+    let config = InnerConfig { clip: 2.0, ..InnerConfig::default() };
+    let mut adamw = Inner::new(&layout(), Device::Cpu, config).unwrap();
     let start: Vec<f32> = (0..10).map(|i| i as f32 * 0.3 - 1.2).collect();
     let parameters = Tensor::from_slice(&start);
     let mut p: Vec<f64> = start.iter().map(|&x| f64::from(x)).collect();
@@ -63,8 +64,8 @@ fn adamw_agrees_with_libtorchs_own() {
     tch::set_num_threads(1);
     // libtorch decays whatever it is given, so compare without decay; no gradient is long enough to be
     // clipped here.
-    let config = AdamWConfig { weight_decay: 0.0, clip: 1e9, ..AdamWConfig::default() };
-    let mut adamw = AdamW::new(&layout(), Device::Cpu, config).unwrap();
+    let config = InnerConfig { weight_decay: 0.0, clip: 1e9, ..InnerConfig::default() };
+    let mut adamw = Inner::new(&layout(), Device::Cpu, config).unwrap();
     let start: Vec<f32> = (0..10).map(|i| (i as f32).cos()).collect();
     let ours = Tensor::from_slice(&start);
     let store = tch::nn::VarStore::new(Device::Cpu);
@@ -92,7 +93,7 @@ fn adamw_agrees_with_libtorchs_own() {
 #[test]
 fn adamw_refuses_what_is_not_finite() {
     tch::set_num_threads(1);
-    let mut adamw = AdamW::new(&layout(), Device::Cpu, AdamWConfig::default()).unwrap();
+    let mut adamw = Inner::new(&layout(), Device::Cpu, InnerConfig::default()).unwrap();
     let parameters = Tensor::from_slice(&[1.0_f32; 10]);
     for bad in [f32::NAN, f32::INFINITY] {
         let mut gradient = [0.5_f32; 10];
@@ -101,16 +102,16 @@ fn adamw_refuses_what_is_not_finite() {
         assert_eq!(outcome, Outcome::NotFinite);
     }
     assert_eq!(values(&parameters), [1.0; 10]);
-    assert_eq!(adamw.state().unwrap(), AdamWState { step: 0, m: vec![0.0; 10], v: vec![0.0; 10] });
+    assert_eq!(adamw.state().unwrap(), InnerState { step: 0, m: vec![0.0; 10], v: vec![0.0; 10] });
     for lr in [0.0, -1.0, f64::NAN] {
         assert!(adamw.step(&parameters, &mut Tensor::from_slice(&[1.0_f32; 10]), lr).is_err());
     }
     let good = adamw.state().unwrap();
-    assert!(adamw.restore(&AdamWState { m: vec![0.0; 9], ..good.clone() }).is_err());
-    assert!(adamw.restore(&AdamWState { v: vec![-1.0; 10], ..good.clone() }).is_err());
-    assert!(adamw.restore(&AdamWState { m: vec![f32::NAN; 10], ..good }).is_err());
-    let wrong = AdamWConfig { beta2: 1.0, ..AdamWConfig::default() };
-    assert!(AdamW::new(&layout(), Device::Cpu, wrong).unwrap_err().to_string().starts_with("beta2"));
+    assert!(adamw.restore(&InnerState { m: vec![0.0; 9], ..good.clone() }).is_err());
+    assert!(adamw.restore(&InnerState { v: vec![-1.0; 10], ..good.clone() }).is_err());
+    assert!(adamw.restore(&InnerState { m: vec![f32::NAN; 10], ..good }).is_err());
+    let wrong = InnerConfig { beta2: 1.0, ..InnerConfig::default() };
+    assert!(Inner::new(&layout(), Device::Cpu, wrong).unwrap_err().to_string().starts_with("beta2"));
 }
 
 fn tiny() -> Architecture {
@@ -121,6 +122,8 @@ fn config() -> LearnerConfig {
     LearnerConfig {
         arch: tiny(),
         device: Device::Cpu,
+        precision: Precision::F32,
+        optimizer: InnerOptimizer::Adamw,
         batch: 4,
         context: 16,
         learning_rate: 1e-2,
@@ -155,7 +158,7 @@ fn training_lowers_the_loss_on_text_it_has_not_seen() {
     assert!((before - 256.0_f64.ln()).abs() < 0.1, "{before}");
     let mut last = StepReport { loss: 0.0, gradient_norm: 0.0, tokens: 0, skipped: None };
     for _ in 0..150 {
-        last = learner.step().unwrap();
+        last = learner.step(1.0).unwrap();
         assert_eq!((last.tokens, &last.skipped), (64, &None));
         assert!(last.gradient_norm > 0.0 && last.gradient_norm.is_finite());
     }
@@ -180,7 +183,7 @@ fn evaluation_does_not_depend_on_how_windows_are_batched() {
 fn a_restored_learner_continues_bit_for_bit() {
     let mut original = learner(config());
     for _ in 0..5 {
-        original.step().unwrap();
+        original.step(1.0).unwrap();
     }
     let (state, snapshot) = (original.state().unwrap(), parameters(&original));
     assert_eq!(state.optimizer.step, 5);
@@ -188,7 +191,7 @@ fn a_restored_learner_continues_bit_for_bit() {
     resumed.set_parameters(&snapshot).unwrap();
     resumed.restore(&state).unwrap();
     for _ in 0..5 {
-        assert_eq!(original.step().unwrap(), resumed.step().unwrap());
+        assert_eq!(original.step(1.0).unwrap(), resumed.step(1.0).unwrap());
     }
     assert_eq!(parameters(&original), parameters(&resumed));
     assert_eq!(original.state().unwrap(), resumed.state().unwrap());
@@ -196,7 +199,7 @@ fn a_restored_learner_continues_bit_for_bit() {
     let mut without_state = learner(config());
     without_state.set_parameters(&snapshot).unwrap();
     for _ in 0..5 {
-        without_state.step().unwrap();
+        without_state.step(1.0).unwrap();
     }
     assert_ne!(parameters(&original), parameters(&without_state), "the state must matter");
 }
@@ -214,7 +217,7 @@ fn a_damaged_parameter_is_named_and_the_step_skipped() {
         start += parameter.shape.iter().product::<usize>();
     }
     learner.set_parameters(&damaged).unwrap();
-    let report = learner.step().unwrap();
+    let report = learner.step(1.0).unwrap();
     let reason = report.skipped.unwrap();
     assert!(reason.contains("the value of model.layers.0.mlp.down_proj.weight"), "{reason}");
     assert!(report.loss.is_nan());
@@ -226,10 +229,10 @@ fn a_damaged_parameter_is_named_and_the_step_skipped() {
     let tail = huge.len() - 100;
     huge[tail..].fill(f32::MAX);
     learner.set_parameters(&huge).unwrap();
-    assert!(learner.step().unwrap().skipped.unwrap().contains("gradient of"));
+    assert!(learner.step(1.0).unwrap().skipped.unwrap().contains("gradient of"));
 
     learner.set_parameters(&good).unwrap();
-    assert_eq!(learner.step().unwrap().skipped, None);
+    assert_eq!(learner.step(1.0).unwrap().skipped, None);
     assert_eq!(learner.skipped_steps(), 2);
 }
 
@@ -238,8 +241,8 @@ fn the_learning_rate_rises_and_stays() {
     let mut learner = learner(config());
     let mut rates = Vec::new();
     for _ in 0..6 {
-        rates.push(learner.learning_rate());
-        learner.step().unwrap();
+        rates.push(learner.warmed_up());
+        learner.step(1.0).unwrap();
     }
     assert_eq!(rates, [0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01]);
 }

@@ -1,14 +1,13 @@
 //! The trainer thread: inner steps, and between them whatever the node asks for.
 //!
 //! ```text
-//!   a new C  R += DCT(start - now);  C = the new one;  Q = inverseDCT(C - R);  start = Q
+//!   a new C  fold it into the member
 //!   Start    H inner steps, or as many as fit into the round's time; then `Trained`
-//!   Extract  R += DCT(start - now);  delta = R's largest;  `Extracted`
+//!   Extract  a delta of the member;  `Extracted`
 //! ```
 //!
-//! What training moved is taken into R before C changes, so a fold in between two steps moves the model
-//! without pushing anybody's work back, and AdamW's moments live on. Orders are taken between two steps
-//! only, so a step is the longest time that anything waits for.
+//! What folding and extracting are, [`super::member`] says. Orders are taken between two steps only, so a
+//! step is the longest time that anything waits for.
 
 use std::sync::Arc;
 #[cfg(test)]
@@ -18,16 +17,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use swarm_optimizer::coefficients::Coefficients;
 use swarm_optimizer::layout::Layout;
-use swarm_optimizer::residual::{Residual, Transforms, model};
+use swarm_optimizer::residual::Residual;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::packing;
 use swarm_protocol::peer::rounds::Extracted;
 use tokio::sync::mpsc::Sender;
 
-use super::adamw::AdamWState;
+use super::inner::InnerState;
 use super::learner::{Learner, LearnerState};
+use super::member::Member;
 use crate::data::SamplerState;
 use crate::trainer::{Examination, NewestC, Order, SharedProgress, Told, Trainer, TrainerState};
 
@@ -94,13 +93,7 @@ pub(crate) fn spawn(
 
 struct Worker {
     setup: Setup,
-    learner: Learner,
-    transforms: Transforms,
-    residual: Residual,
-    shared: Option<Coefficients>,
-    /// The parameters when R last took up what training moved.
-    start: Vec<f32>,
-    now: Vec<f32>,
+    member: Member,
     tell: Sender<Told>,
     progress: SharedProgress,
     newest: NewestC,
@@ -113,6 +106,8 @@ struct Worker {
 /// The round being trained for.
 struct Round {
     began: Instant,
+    /// Share of the learning rate.
+    rate: f64,
     steps: u32,
     loss_sum: f64,
 }
@@ -131,7 +126,7 @@ impl Worker {
             None => Residual::zeros(layout),
             Some(state) => {
                 let TrainerState { residual, step, m, v, sampler_seed, sampler_drawn } = state;
-                let optimizer = AdamWState { step, m, v };
+                let optimizer = InnerState { step, m, v };
                 let sampler = SamplerState { seed: sampler_seed, drawn: sampler_drawn };
                 learner.restore(&LearnerState { optimizer, sampler })?;
                 Residual::from_values(layout, residual)
@@ -139,12 +134,7 @@ impl Worker {
             }
         };
         Ok(Self {
-            transforms: Transforms::new(layout),
-            residual,
-            shared: None,
-            start: vec![0.0; layout.len()],
-            now: vec![0.0; layout.len()],
-            learner,
+            member: Member::new(setup.layout.clone(), learner, residual),
             tell,
             progress,
             newest,
@@ -189,16 +179,18 @@ impl Worker {
     fn obey(&mut self, order: Order) -> Result<()> {
         let began = Instant::now();
         match order {
-            Order::Start => self.round = Some(Round { began, steps: 0, loss_sum: 0.0 }),
+            Order::Start { round } => {
+                let rate = self.setup.genesis.training.rate(round);
+                self.round = Some(Round { began, rate, steps: 0, loss_sum: 0.0 });
+            }
             Order::Extract { round, k } => {
                 self.round = None;
-                self.take_up()?;
                 let (extracted, coefficients) = self.extract(round, k)?;
                 self.progress.update(|progress| progress.optimizing += began.elapsed());
                 return self.tell(Told::Extracted(extracted, coefficients));
             }
             Order::Save => {
-                self.take_up()?;
+                self.member.take_up()?;
                 self.progress.update(|progress| progress.optimizing += began.elapsed());
                 let state = self.state()?;
                 return self.tell(Told::Saved(Box::new(state)));
@@ -215,37 +207,15 @@ impl Worker {
     fn fold(&mut self) -> Result<()> {
         let Some((shared, touched)) = self.newest.take() else { return Ok(()) };
         let began = Instant::now();
-        self.take_up()?;
-        let only = self.shared.is_some().then_some(&touched[..]);
-        model(&self.setup.layout, &mut self.transforms, &shared, Some(&self.residual), only, &mut self.start);
-        self.shared = Some(shared);
-        self.learner.set_parameters(&self.start)?;
+        self.member.fold(shared, &touched)?;
         self.progress.update(|progress| progress.optimizing += began.elapsed());
-        Ok(())
-    }
-
-    /// R takes up what training has moved since it last did.
-    fn take_up(&mut self) -> Result<()> {
-        if self.shared.is_none() {
-            return Ok(());
-        }
-        self.learner.read_parameters(&mut self.now)?;
-        let layout = &self.setup.layout;
-        match self.residual.accumulate(layout, &mut self.transforms, &self.start, &self.now) {
-            Ok(()) => self.start.copy_from_slice(&self.now),
-            Err(error) => {
-                // What these steps did is of no use; what was before them is.
-                tracing::error!("{error}: the steps since the last fold are taken back");
-                self.learner.set_parameters(&self.start)?;
-            }
-        }
         Ok(())
     }
 
     fn step(&mut self) -> Result<()> {
         let Some(round) = &mut self.round else { return Ok(()) };
         let began = Instant::now();
-        let report = self.learner.step()?;
+        let report = self.member.learner.step(round.rate)?;
         round.steps += 1;
         if let Some(why) = &report.skipped {
             tracing::warn!("step skipped: {why}");
@@ -257,6 +227,7 @@ impl Worker {
         }
         let mean = round.loss_sum / f64::from(round.steps);
         let rules = &self.setup.genesis;
+        let learner = &self.member.learner;
         let done = round.steps >= rules.training.steps
             || round.began.elapsed() >= Duration::from_millis(rules.rounds.round_ms.into());
         self.progress.update(|progress| {
@@ -265,8 +236,8 @@ impl Worker {
                 progress.tokens += report.tokens;
                 progress.loss_last = Some(mean);
             }
-            progress.skipped = self.learner.skipped_steps();
-            progress.failed_reads = self.learner.corpus().failed_reads();
+            progress.skipped = learner.skipped_steps();
+            progress.failed_reads = learner.corpus().failed_reads();
             if done {
                 progress.loss_first = progress.loss_first.or(Some(mean));
             }
@@ -280,13 +251,13 @@ impl Worker {
 
     fn extract(&mut self, round: u64, k: u32) -> Result<(Extracted, u64)> {
         let rule = &self.setup.genesis.rule;
-        let delta = self.residual.extract(&self.setup.layout, k as usize, rule.max_exponent);
+        let delta = self.member.extract(k as usize, rule.max_exponent)?;
         let body = match packing::encode(&self.setup.layout, rule, k, &delta) {
             Ok(body) => body,
             Err(packing::PackingError::Empty) => Vec::new(),
             Err(error) => return Err(error).context("packing the delta"),
         };
-        let norm = self.residual.norm();
+        let norm = self.member.residual().norm();
         self.progress.update(|progress| progress.residual_norm = norm);
         let (loss_before, loss_after) = self.losses.take().unwrap_or((f64::NAN, f64::NAN));
         let tokens = std::mem::take(&mut self.tokens);
@@ -294,9 +265,9 @@ impl Worker {
     }
 
     fn state(&self) -> Result<TrainerState> {
-        let LearnerState { optimizer, sampler } = self.learner.state()?;
+        let LearnerState { optimizer, sampler } = self.member.learner.state()?;
         Ok(TrainerState {
-            residual: self.residual.values().to_vec(),
+            residual: self.member.residual().values().to_vec(),
             step: optimizer.step,
             m: optimizer.m,
             v: optimizer.v,
@@ -305,39 +276,22 @@ impl Worker {
         })
     }
 
-    /// Measures the shared model; the parameters are as before afterwards.
+    /// Measures the shared model.
     fn validate(&mut self) -> Result<()> {
         let Some(text) = &self.setup.validation else { return Ok(()) };
-        let Some(shared) = &self.shared else { return Ok(()) };
-        let common = common(&self.setup.layout, &mut self.transforms, shared);
-        self.learner.read_parameters(&mut self.now)?;
-        self.learner.set_parameters(&common)?;
-        let loss = self.learner.evaluate(text, QUICK_WINDOWS)?;
-        self.learner.set_parameters(&self.now)?;
-        self.tell(Told::Validated(loss))
+        let loss = self.member.with_shared(|learner| learner.evaluate(text, QUICK_WINDOWS))?;
+        loss.map_or(Ok(()), |loss| self.tell(Told::Validated(loss)))
     }
 
-    /// Measures both models on both texts; the parameters are as before afterwards.
+    /// Measures both models on both texts.
     fn examine(&mut self, windows: usize) -> Result<()> {
-        let Some(shared) = &self.shared else { return Ok(()) };
-        let measure = |learner: &Learner, text: &Option<Vec<u8>>| {
+        let text = &self.setup.validation;
+        let measure = |learner: &Learner| {
             let given = text.as_ref().map(|text| learner.evaluate(text, windows)).transpose()?;
             anyhow::Ok((given, learner.held_out_loss(windows)?))
         };
-        let text = &self.setup.validation;
-        let (personal, own_personal) = measure(&self.learner, text)?;
-        let common = common(&self.setup.layout, &mut self.transforms, shared);
-        self.learner.read_parameters(&mut self.now)?;
-        self.learner.set_parameters(&common)?;
-        let (shared, own_shared) = measure(&self.learner, text)?;
-        self.learner.set_parameters(&self.now)?;
+        let (personal, own_personal) = measure(&self.member.learner)?;
+        let Some((shared, own_shared)) = self.member.with_shared(measure)? else { return Ok(()) };
         self.tell(Told::Examined(Examination { shared, personal, own_shared, own_personal }))
     }
-}
-
-/// The shared model in parameter order.
-fn common(layout: &Layout, transforms: &mut Transforms, shared: &Coefficients) -> Vec<f32> {
-    let mut common = vec![0.0; layout.len()];
-    model(layout, transforms, shared, None, None, &mut common);
-    common
 }

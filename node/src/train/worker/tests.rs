@@ -2,11 +2,13 @@
 
 use super::*;
 use crate::data::{Corpus, CorpusOptions};
+use crate::model::Precision;
 use crate::train::LearnerConfig;
 use std::io::Write;
-use swarm_optimizer::coefficients::Direction;
+use swarm_optimizer::coefficients::{Coefficients, Direction};
 use swarm_optimizer::sparse::SparseDelta;
 use swarm_protocol::architecture::Architecture;
+use swarm_protocol::genesis::InnerOptimizer;
 use swarm_protocol::initial;
 
 struct Bench {
@@ -34,6 +36,8 @@ impl Bench {
         let config = LearnerConfig {
             arch: model,
             device: tch::Device::Cpu,
+            precision: Precision::F32,
+            optimizer: InnerOptimizer::Adamw,
             batch: 2,
             context: 16,
             learning_rate: 0.01,
@@ -58,7 +62,7 @@ impl Bench {
 
     /// Trains a round and takes its delta.
     fn round(&self, trainer: &mut Trainer, round: u64) -> SparseDelta {
-        trainer.orders.send(Order::Start).unwrap();
+        trainer.orders.send(Order::Start { round }).unwrap();
         assert!(matches!(trainer.told.blocking_recv().unwrap(), Told::Trained));
         trainer.orders.send(Order::Extract { round, k: 256 }).unwrap();
         let Told::Extracted(extracted, coefficients) = trainer.told.blocking_recv().unwrap() else {

@@ -1,6 +1,9 @@
-//! AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2) over the flat parameter vector.
+//! The inner optimizers: what turns a gradient into a local step.
 //!
-//! With gradient `g` (clipped), step number `t` from 1, learning rate `lr`:
+//! One flat vector of parameters, one of first moments `m`, one of second moments `v`. Under **AdamW**
+//! (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2) all parameters are updated by its rule; under
+//! **Muon** the hidden matrices are by the rule of [`super::muon`], which uses `m` alone, and the rest by
+//! AdamW. With gradient `g` (clipped), step number `t` from 1, learning rate `lr`, AdamW's rule is:
 //!
 //! ```text
 //!     p = p - lr * weight_decay * p                 2-D parameters only; gains of normalisations are spared
@@ -17,14 +20,20 @@
 //! against gradients that are not finite: one such number makes it so too, so a single scalar tells
 //! whether to search for the culprit.
 
+use super::muon::{Muon, is_hidden_matrix};
 use crate::model::{copy_into, copy_out_of, ensure_length, parameter_length};
 use anyhow::{Result, ensure};
 use swarm_protocol::architecture::Parameter;
+use swarm_protocol::genesis::InnerOptimizer;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// The constants of the method.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AdamWConfig {
+pub(crate) struct InnerConfig {
+    /// Which rule.
+    pub(crate) optimizer: InnerOptimizer,
+    /// Number format of Muon's matrix products.
+    pub(crate) compute: Kind,
     /// Decay of the mean of the gradients.
     pub(crate) beta1: f64,
     /// Decay of the mean of their squares.
@@ -37,16 +46,20 @@ pub(crate) struct AdamWConfig {
     pub(crate) clip: f64,
 }
 
-impl Default for AdamWConfig {
+impl Default for InnerConfig {
     /// The usual values for transformers (GPT-3, arXiv 2005.14165, appendix B; llama, section 2.3).
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 }
+        Self {
+            optimizer: InnerOptimizer::Adamw,
+            compute: Kind::Float,
+            beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0,
+        }
     }
 }
 
-/// What [`AdamW`] remembers between steps.
+/// What [`Inner`] remembers between steps.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct AdamWState {
+pub(crate) struct InnerState {
     /// Steps taken.
     pub(crate) step: u64,
     /// Decayed mean of the gradients, in layout order.
@@ -67,25 +80,49 @@ pub(crate) enum Outcome {
     NotFinite,
 }
 
-/// The optimizer: constants, moments, and which parts of the vector decay.
+/// The optimizer: constants, moments, and which rule updates which parts of the vector.
 #[derive(Debug)]
-pub(crate) struct AdamW {
-    config: AdamWConfig,
+pub(crate) struct Inner {
+    config: InnerConfig,
     step: u64,
     /// f32 `[parameter_count]` each.
     m: Tensor,
     v: Tensor,
-    /// `(start, length)` of the runs of neighbouring 2-D parameters.
-    decayed: Vec<(i64, i64)>,
+    /// The runs of neighbouring 2-D parameters.
+    decayed: Vec<Run>,
+    /// The runs that AdamW updates.
+    adamw: Vec<Run>,
+    /// What updates the rest, if there is a rest.
+    muon: Option<Muon>,
 }
 
-impl AdamW {
+/// `(start, length)` of a part of the flat vector.
+type Run = (i64, i64);
+
+/// The runs of neighbouring parameters that `chosen` picks.
+fn runs(layout: &[Parameter], chosen: impl Fn(&Parameter) -> bool) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut start = 0;
+    for parameter in layout {
+        let length = parameter_length(parameter) as i64;
+        if chosen(parameter) {
+            match runs.last_mut() {
+                Some((run, run_length)) if *run + *run_length == start => *run_length += length,
+                _ => runs.push((start, length)),
+            }
+        }
+        start += length;
+    }
+    runs
+}
+
+impl Inner {
     /// An optimizer that has taken no step, for parameters with this layout.
     ///
     /// # Errors
     /// Constants outside their domain; not enough memory on the device.
-    pub(crate) fn new(layout: &[Parameter], device: Device, config: AdamWConfig) -> Result<Self> {
-        let AdamWConfig { beta1, beta2, eps, weight_decay, clip } = config;
+    pub(crate) fn new(layout: &[Parameter], device: Device, config: InnerConfig) -> Result<Self> {
+        let InnerConfig { beta1, beta2, eps, weight_decay, clip, optimizer, .. } = config;
         for (name, beta) in [("beta1", beta1), ("beta2", beta2)] {
             ensure!((0.0..1.0).contains(&beta), "{name} is {beta}: it must be at least 0 and less than 1");
         }
@@ -96,20 +133,14 @@ impl AdamW {
             weight_decay.is_finite() && weight_decay >= 0.0,
             "the weight decay is {weight_decay}: it must be 0 or a positive number"
         );
-        let mut decayed: Vec<(i64, i64)> = Vec::new();
-        let mut start = 0;
-        for parameter in layout {
-            let length = parameter_length(parameter) as i64;
-            if parameter.shape.len() > 1 {
-                match decayed.last_mut() {
-                    Some((run, run_length)) if *run + *run_length == start => *run_length += length,
-                    _ => decayed.push((start, length)),
-                }
-            }
-            start += length;
-        }
-        let zeros = || Tensor::f_zeros([start], (Kind::Float, device));
-        Ok(Self { config, step: 0, m: zeros()?, v: zeros()?, decayed })
+        let is_muons =
+            |parameter: &Parameter| optimizer == InnerOptimizer::Muon && is_hidden_matrix(parameter);
+        let decayed = runs(layout, |parameter| parameter.shape.len() > 1);
+        let adamw = runs(layout, |parameter| !is_muons(parameter));
+        let muon = layout.iter().any(is_muons).then(|| Muon::new(layout));
+        let count = layout.iter().map(parameter_length).sum::<usize>() as i64;
+        let zeros = || Tensor::f_zeros([count], (Kind::Float, device));
+        Ok(Self { config, step: 0, m: zeros()?, v: zeros()?, decayed, adamw, muon })
     }
 
     /// Steps taken.
@@ -141,7 +172,7 @@ impl AdamW {
         norm: f64,
         lr: f64,
     ) -> Result<(), TchError> {
-        let AdamWConfig { beta1, beta2, eps, weight_decay, clip } = self.config;
+        let InnerConfig { weight_decay, clip, compute, .. } = self.config;
         if norm > clip {
             let _ = gradient.f_mul_scalar_(clip / norm)?;
         }
@@ -151,18 +182,32 @@ impl AdamW {
             }
         }
         self.step += 1;
+        for &run in &self.adamw {
+            self.adamw(parameters, gradient, run, lr)?;
+        }
+        if let Some(muon) = &self.muon {
+            muon.step(parameters, gradient, &self.m, lr, compute)?;
+        }
+        Ok(())
+    }
+
+    /// AdamW's rule for a part of the vector, weight decay apart.
+    fn adamw(&self, parameters: &Tensor, gradient: &Tensor, run: Run, lr: f64) -> Result<(), TchError> {
+        let InnerConfig { beta1, beta2, eps, .. } = self.config;
+        let part = |whole: &Tensor| whole.f_narrow(0, run.0, run.1);
+        let (mut gradient, mut m, mut v) = (part(gradient)?, part(&self.m)?, part(&self.v)?);
         let exponent = i32::try_from(self.step).unwrap_or(i32::MAX);
         let (correction1, correction2) = (1.0 - beta1.powi(exponent), 1.0 - beta2.powi(exponent));
-        let _ = self.m.f_lerp_(gradient, 1.0 - beta1)?;
+        let _ = m.f_lerp_(&gradient, 1.0 - beta1)?;
         let _ = gradient.f_square_()?;
-        let _ = self.v.f_lerp_(gradient, 1.0 - beta2)?;
+        let _ = v.f_lerp_(&gradient, 1.0 - beta2)?;
         // From here on `gradient` is scratch. It becomes the denominator, scaled such that m divided by
         // it is the update with its sign: -(correction1 / lr) * (sqrt(v / correction2) + eps).
         let scale = -correction1 / lr;
-        let mut denominator = self.v.f_sqrt_out(gradient)?;
+        let mut denominator = v.f_sqrt_out(&gradient)?;
         let _ = denominator.f_mul_scalar_(scale / correction2.sqrt())?;
         let _ = denominator.f_add_scalar_(scale * eps)?;
-        let _ = parameters.shallow_clone().f_addcdiv_(&self.m, &denominator)?;
+        let _ = part(parameters)?.f_addcdiv_(&m, &denominator)?;
         Ok(())
     }
 
@@ -170,25 +215,25 @@ impl AdamW {
     ///
     /// # Errors
     /// If the device fails to hand it over.
-    pub(crate) fn state(&self) -> Result<AdamWState> {
+    pub(crate) fn state(&self) -> Result<InnerState> {
         let copy = |source: &Tensor| -> Result<Vec<f32>, TchError> {
             let mut values = vec![0.0; source.numel()];
             copy_out_of(source, &mut values)?;
             Ok(values)
         };
-        Ok(AdamWState { step: self.step, m: copy(&self.m)?, v: copy(&self.v)? })
+        Ok(InnerState { step: self.step, m: copy(&self.m)?, v: copy(&self.v)? })
     }
 
-    /// Takes up a state that [`AdamW::state`] gave.
+    /// Takes up a state that [`Inner::state`] gave.
     ///
     /// # Errors
     /// Moments of a wrong length or with impossible values; the optimizer is then unchanged.
-    pub(crate) fn restore(&mut self, state: &AdamWState) -> Result<()> {
+    pub(crate) fn restore(&mut self, state: &InnerState) -> Result<()> {
         ensure_length("first moments", state.m.len(), self.m.numel())?;
         ensure_length("second moments", state.v.len(), self.v.numel())?;
         ensure!(
             state.m.iter().all(|m| m.is_finite()) && state.v.iter().all(|v| v.is_finite() && *v >= 0.0),
-            "the saved optimizer state holds values that AdamW cannot produce; it is damaged"
+            "the saved optimizer state holds values that no training can produce; it is damaged"
         );
         copy_into(&self.m, &state.m)?;
         copy_into(&self.v, &state.v)?;

@@ -1,0 +1,120 @@
+//! One device's part in the swarm's rule: its model Q, its residual R, and how the two follow C.
+//!
+//! ```text
+//!   a new C   R += DCT(start - now);  C = the new one;  Q = inverseDCT(C - R);  start = Q
+//!   extract   R += DCT(start - now);  delta = R's largest, which leave R
+//! ```
+//!
+//! What training moved is taken into R before C changes, so a fold in between two steps moves the model
+//! without pushing anybody's work back, and the inner optimizer's moments live on. The node's trainer and
+//! the laboratory use this one and the same code.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use swarm_optimizer::coefficients::Coefficients;
+use swarm_optimizer::layout::Layout;
+use swarm_optimizer::residual::{Residual, Transforms, model};
+use swarm_optimizer::sparse::SparseDelta;
+
+use super::learner::Learner;
+
+/// A learner with a residual, and the C that it starts from.
+pub(crate) struct Member {
+    /// The model and its text.
+    pub(crate) learner: Learner,
+    layout: Arc<Layout>,
+    transforms: Transforms,
+    residual: Residual,
+    shared: Option<Coefficients>,
+    /// The parameters when R last took up what training moved.
+    start: Vec<f32>,
+    now: Vec<f32>,
+}
+
+impl Member {
+    /// A member without a C: call [`Member::fold`] first. All vectors are `layout.len()` long.
+    pub(crate) fn new(layout: Arc<Layout>, learner: Learner, residual: Residual) -> Self {
+        Self {
+            learner,
+            transforms: Transforms::new(&layout),
+            residual,
+            shared: None,
+            start: vec![0.0; layout.len()],
+            now: vec![0.0; layout.len()],
+            layout,
+        }
+    }
+
+    /// R.
+    pub(crate) fn residual(&self) -> &Residual {
+        &self.residual
+    }
+
+    /// What is mine to put back: a delta that did not enter the shared model.
+    pub(crate) fn give_back(&mut self, delta: &SparseDelta) {
+        self.residual.give_back(&self.layout, delta);
+    }
+
+    /// The newest C that was folded.
+    pub(crate) fn shared(&self) -> Option<&Coefficients> {
+        self.shared.as_ref()
+    }
+
+    /// Takes over a newer C, changed in the tiles flagged in `touched` since the last one.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub(crate) fn fold(&mut self, shared: Coefficients, touched: &[bool]) -> Result<()> {
+        self.take_up()?;
+        let only = self.shared.is_some().then_some(touched);
+        model(&self.layout, &mut self.transforms, &shared, Some(&self.residual), only, &mut self.start);
+        self.shared = Some(shared);
+        self.learner.set_parameters(&self.start)
+    }
+
+    /// R takes up what training has moved since it last did.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub(crate) fn take_up(&mut self) -> Result<()> {
+        if self.shared.is_none() {
+            return Ok(());
+        }
+        self.learner.read_parameters(&mut self.now)?;
+        match self.residual.accumulate(&self.layout, &mut self.transforms, &self.start, &self.now) {
+            Ok(()) => self.start.copy_from_slice(&self.now),
+            Err(error) => {
+                // What these steps did is of no use; what was before them is.
+                tracing::error!("{error}: the steps since the last fold are taken back");
+                self.learner.set_parameters(&self.start)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up what was trained, and takes R's `k` largest coefficients of a full tile out of it.
+    ///
+    /// # Errors
+    /// As [`Member::take_up`].
+    pub(crate) fn extract(&mut self, k: usize, max_exponent: u8) -> Result<SparseDelta> {
+        self.take_up()?;
+        Ok(self.residual.extract(&self.layout, k, max_exponent))
+    }
+
+    /// Runs `measure` with the shared model in the learner's place; the parameters are as before
+    /// afterwards. `None` before the first fold.
+    ///
+    /// # Errors
+    /// What `measure` fails with; a failure of the device.
+    pub(crate) fn with_shared<T>(&mut self, measure: impl FnOnce(&Learner) -> Result<T>) -> Result<Option<T>> {
+        let Some(shared) = &self.shared else { return Ok(None) };
+        let mut common = vec![0.0; self.layout.len()];
+        model(&self.layout, &mut self.transforms, shared, None, None, &mut common);
+        self.learner.read_parameters(&mut self.now)?;
+        self.learner.set_parameters(&common)?;
+        let measured = measure(&self.learner);
+        self.learner.set_parameters(&self.now)?;
+        measured.map(Some)
+    }
+}
