@@ -3,7 +3,8 @@
 //! - [`cli`]: the command line, a file a command;
 //! - [`node`]: the loop between network, trainer, disk and core;
 //! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
-//! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`]: learning.
+//! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`]: learning;
+//! - [`lab`]: methods compared in one process.
 //!
 //! Built without the `train` feature it needs no libtorch, and replicates without training.
 
@@ -18,6 +19,8 @@ mod trainer;
 
 #[cfg(feature = "train")]
 mod data;
+#[cfg(feature = "train")]
+mod lab;
 #[cfg(feature = "train")]
 mod model;
 #[cfg(feature = "train")]

@@ -112,13 +112,13 @@ impl Training {
     /// The learning rate of round `round` as a share of `learning_rate`, warm-up apart: 1, then falling
     /// linearly over the last `decay` of the horizon, then `final_rate`.
     pub fn rate(&self, round: u64) -> f64 {
-        if self.horizon == 0 {
-            return 1.0;
-        }
-        let horizon = f64::from(self.horizon);
-        let left = (horizon - round as f64).max(0.0);
-        let falling = horizon * self.decay;
-        if left >= falling { 1.0 } else { self.final_rate + (1.0 - self.final_rate) * left / falling }
+        if self.horizon == 0 { 1.0 } else { self.rate_at(round as f64 / f64::from(self.horizon)) }
+    }
+
+    /// The same when `progress` (0 at the start, 1 at the horizon) is known instead of the round.
+    pub fn rate_at(&self, progress: f64) -> f64 {
+        let left = (1.0 - progress).max(0.0);
+        if left >= self.decay { 1.0 } else { self.final_rate + (1.0 - self.final_rate) * left / self.decay }
     }
 }
 

@@ -6,6 +6,8 @@ mod bootstrap;
 #[cfg(feature = "train")]
 mod generate;
 mod id;
+#[cfg(feature = "train")]
+mod lab;
 mod new;
 #[cfg(feature = "train")]
 mod run;
@@ -43,6 +45,8 @@ enum Command {
     Generate(generate::Generate),
     #[cfg(feature = "train")]
     Alone(alone::Alone),
+    #[cfg(feature = "train")]
+    Lab(Box<lab::Lab>),
 }
 
 /// Reads the command line and does what it says.
@@ -67,6 +71,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Generate(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Alone(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Lab(command) => command.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,6 +13,7 @@
 use super::error::CorpusError;
 use std::collections::HashSet;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
@@ -90,6 +91,21 @@ pub(super) fn collect(paths: &[PathBuf], max_files: usize) -> Result<Found, Corp
         }
     }
     Ok(found)
+}
+
+/// The files that a search below `paths` finds, each once, in the order of their names.
+///
+/// # Errors
+/// As for a corpus: a path that is not there; more than `max_files` files.
+pub(crate) fn text_files(paths: &[PathBuf], max_files: usize) -> Result<Vec<PathBuf>, CorpusError> {
+    collect(paths, max_files).map(|found| found.files)
+}
+
+/// The first `limit` bytes of a text file, or `None` if it is binary or cannot be read.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
+    content_inspector::inspect(&bytes).is_text().then_some(bytes)
 }
 
 fn is_hidden(path: &Path) -> bool {

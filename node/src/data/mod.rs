@@ -20,6 +20,7 @@ mod sampler;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use collect::{read_text, text_files};
 pub(crate) use corpus::{Corpus, CorpusOptions};
 #[cfg(test)]
 pub(crate) use error::CorpusError;

@@ -6,12 +6,13 @@
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 /// 32-bit words of the ChaCha stream that one draw takes.
 const WORDS_PER_DRAW: u128 = 2;
 
 /// All that a [`Sampler`] is: enough to continue its stream in another process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SamplerState {
     /// The seed of the stream.
     pub(crate) seed: u64,

@@ -279,7 +279,11 @@ impl Llama {
 
     /// `x + input weight^T`, f32: one operation where the number format allows it.
     fn add_product(&self, x: &Tensor, input: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
-        if self.compute == Kind::Float { x.f_addmm(input, &weight.f_tr()?) } else { x.f_add(&self.product(input, weight)?) }
+        if self.compute == Kind::Float {
+            x.f_addmm(input, &weight.f_tr()?)
+        } else {
+            x.f_add(&self.product(input, weight)?)
+        }
     }
 
     /// Everything but the output layer: tokens `[batch, time]` to `[batch * time, dim]`.

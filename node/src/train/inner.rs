@@ -20,9 +20,10 @@
 //! against gradients that are not finite: one such number makes it so too, so a single scalar tells
 //! whether to search for the culprit.
 
-use super::muon::{Muon, is_hidden_matrix};
+use super::muon::{Muon, OTHERS_SHARE, Rates, is_hidden_matrix};
 use crate::model::{copy_into, copy_out_of, ensure_length, parameter_length};
 use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
 use swarm_protocol::architecture::Parameter;
 use swarm_protocol::genesis::InnerOptimizer;
 use tch::{Device, Kind, TchError, Tensor};
@@ -52,13 +53,17 @@ impl Default for InnerConfig {
         Self {
             optimizer: InnerOptimizer::Adamw,
             compute: Kind::Float,
-            beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            clip: 1.0,
         }
     }
 }
 
 /// What [`Inner`] remembers between steps.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct InnerState {
     /// Steps taken.
     pub(crate) step: u64,
@@ -88,7 +93,7 @@ pub(crate) struct Inner {
     /// f32 `[parameter_count]` each.
     m: Tensor,
     v: Tensor,
-    /// The runs of neighbouring 2-D parameters.
+    /// The runs of neighbouring 2-D parameters that AdamW updates.
     decayed: Vec<Run>,
     /// The runs that AdamW updates.
     adamw: Vec<Run>,
@@ -135,7 +140,7 @@ impl Inner {
         );
         let is_muons =
             |parameter: &Parameter| optimizer == InnerOptimizer::Muon && is_hidden_matrix(parameter);
-        let decayed = runs(layout, |parameter| parameter.shape.len() > 1);
+        let decayed = runs(layout, |parameter| parameter.shape.len() > 1 && !is_muons(parameter));
         let adamw = runs(layout, |parameter| !is_muons(parameter));
         let muon = layout.iter().any(is_muons).then(|| Muon::new(layout));
         let count = layout.iter().map(parameter_length).sum::<usize>() as i64;
@@ -176,17 +181,20 @@ impl Inner {
         if norm > clip {
             let _ = gradient.f_mul_scalar_(clip / norm)?;
         }
+        let adamw_lr = if self.muon.is_some() { OTHERS_SHARE * lr } else { lr };
         if weight_decay > 0.0 {
             for &(start, length) in &self.decayed {
-                let _ = parameters.f_narrow(0, start, length)?.f_mul_scalar_(1.0 - lr * weight_decay)?;
+                let _ =
+                    parameters.f_narrow(0, start, length)?.f_mul_scalar_(1.0 - adamw_lr * weight_decay)?;
             }
         }
         self.step += 1;
         for &run in &self.adamw {
-            self.adamw(parameters, gradient, run, lr)?;
+            self.adamw(parameters, gradient, run, adamw_lr)?;
         }
         if let Some(muon) = &self.muon {
-            muon.step(parameters, gradient, &self.m, lr, compute)?;
+            let rates = Rates { lr, weight_decay };
+            muon.step(parameters, gradient, &self.m, rates, compute)?;
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use super::inner::{Inner, InnerConfig, InnerState, Outcome};
 use crate::data::{Corpus, Sampler, SamplerState};
 use crate::model::{Llama, Precision, parameter_length};
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 use swarm_protocol::architecture::Architecture;
 use swarm_protocol::genesis::InnerOptimizer;
 use tch::{Device, Kind, TchError, Tensor};
@@ -67,7 +68,7 @@ pub(crate) struct StepReport {
 }
 
 /// What a learner's next step depends on besides the parameters.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LearnerState {
     /// Of the optimizer.
     pub(crate) optimizer: InnerState,
@@ -107,8 +108,13 @@ impl Learner {
         );
         let LearnerConfig { precision, optimizer, .. } = config;
         let model = Llama::new(&arch, device)?.with_precision(precision);
-        let constants =
-            InnerConfig { optimizer, compute: precision.kind(), weight_decay, clip, ..InnerConfig::default() };
+        let constants = InnerConfig {
+            optimizer,
+            compute: precision.kind(),
+            weight_decay,
+            clip,
+            ..InnerConfig::default()
+        };
         let optimizer = Inner::new(model.layout(), device, constants)?;
         let length = batch.checked_mul(context + 1).context("the batch size is too large")?;
         let mut windows = Vec::new();
@@ -154,8 +160,11 @@ impl Learner {
     pub(crate) fn apply(&mut self, loss: f64, gradient: &mut Tensor, rate: f64) -> Result<StepReport> {
         let lr = rate * self.warmed_up();
         let parameters = self.model.flat().f_detach()?;
-        let outcome =
-            if loss.is_finite() { self.optimizer.step(&parameters, gradient, lr)? } else { Outcome::NotFinite };
+        let outcome = if loss.is_finite() {
+            self.optimizer.step(&parameters, gradient, lr)?
+        } else {
+            Outcome::NotFinite
+        };
         let (gradient_norm, skipped) = match outcome {
             Outcome::Applied { norm } => (norm, None),
             Outcome::NotFinite => {
@@ -163,17 +172,35 @@ impl Learner {
                 (f64::NAN, Some(self.culprit(gradient)?))
             }
         };
-        let tokens = (self.config.batch * self.config.context) as u64;
-        Ok(StepReport { loss, gradient_norm, tokens, skipped })
+        Ok(StepReport { loss, gradient_norm, tokens: self.tokens_a_step(), skipped })
     }
 
     /// The learning rate of the next step at a rate of 1.
     pub(crate) fn warmed_up(&self) -> f64 {
-        let (step, warmup) = (self.optimizer.steps(), self.config.warmup_steps);
+        self.warmed_up_at(self.optimizer.steps())
+    }
+
+    /// The learning rate after `step` steps at a rate of 1.
+    pub(crate) fn warmed_up_at(&self, step: u64) -> f64 {
+        let warmup = self.config.warmup_steps;
         if step >= warmup {
             return self.config.learning_rate;
         }
         self.config.learning_rate * (step + 1) as f64 / warmup as f64
+    }
+
+    /// Target bytes in a batch.
+    pub(crate) fn tokens_a_step(&self) -> u64 {
+        (self.config.batch * self.config.context) as u64
+    }
+
+    /// Takes over another learner's parameters; the optimizer's moments stay.
+    ///
+    /// # Errors
+    /// A learner of another model; a failure of the device.
+    pub(crate) fn copy_parameters(&mut self, other: &Self) -> Result<()> {
+        self.model.flat().f_detach()?.f_copy_(&other.model.flat().f_detach()?)?;
+        Ok(())
     }
 
     /// Steps skipped because something was not finite.

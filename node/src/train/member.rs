@@ -56,11 +56,6 @@ impl Member {
         self.residual.give_back(&self.layout, delta);
     }
 
-    /// The newest C that was folded.
-    pub(crate) fn shared(&self) -> Option<&Coefficients> {
-        self.shared.as_ref()
-    }
-
     /// Takes over a newer C, changed in the tiles flagged in `touched` since the last one.
     ///
     /// # Errors
@@ -73,15 +68,29 @@ impl Member {
         self.learner.set_parameters(&self.start)
     }
 
-    /// R takes up what training has moved since it last did.
+    /// Goes on where a member was saved: with its C, its R and its parameters as they were, bit for bit.
+    ///
+    /// # Errors
+    /// Parameters of another model; a failure of the device.
+    pub(crate) fn resume(&mut self, shared: Coefficients, residual: Residual, flat: &[f32]) -> Result<()> {
+        self.learner.set_parameters(flat)?;
+        self.start.copy_from_slice(flat);
+        self.shared = Some(shared);
+        self.residual = residual;
+        Ok(())
+    }
+
+    /// R takes up what training has moved since it last did; returns the Euclidean norm of that.
     ///
     /// # Errors
     /// A failure of the device.
-    pub(crate) fn take_up(&mut self) -> Result<()> {
+    pub(crate) fn take_up(&mut self) -> Result<f64> {
         if self.shared.is_none() {
-            return Ok(());
+            return Ok(0.0);
         }
         self.learner.read_parameters(&mut self.now)?;
+        let squares = self.start.iter().zip(&self.now).map(|(a, b)| f64::from(a - b).powi(2));
+        let moved = squares.sum::<f64>().sqrt();
         match self.residual.accumulate(&self.layout, &mut self.transforms, &self.start, &self.now) {
             Ok(()) => self.start.copy_from_slice(&self.now),
             Err(error) => {
@@ -90,7 +99,7 @@ impl Member {
                 self.learner.set_parameters(&self.start)?;
             }
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Takes up what was trained, and takes R's `k` largest coefficients of a full tile out of it.
@@ -107,7 +116,10 @@ impl Member {
     ///
     /// # Errors
     /// What `measure` fails with; a failure of the device.
-    pub(crate) fn with_shared<T>(&mut self, measure: impl FnOnce(&Learner) -> Result<T>) -> Result<Option<T>> {
+    pub(crate) fn with_shared<T>(
+        &mut self,
+        measure: impl FnOnce(&Learner) -> Result<T>,
+    ) -> Result<Option<T>> {
         let Some(shared) = &self.shared else { return Ok(None) };
         let mut common = vec![0.0; self.layout.len()];
         model(&self.layout, &mut self.transforms, shared, None, None, &mut common);

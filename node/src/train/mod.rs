@@ -20,4 +20,4 @@ pub(crate) mod worker;
 pub(crate) use inner::{Inner, InnerConfig, InnerState, Outcome};
 #[cfg(test)]
 pub(crate) use learner::StepReport;
-pub(crate) use learner::{Learner, LearnerConfig, set_threads};
+pub(crate) use learner::{Learner, LearnerConfig, LearnerState, set_threads};

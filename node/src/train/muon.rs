@@ -14,7 +14,8 @@
 //! a polynomial that pulls every value in (0, 1] into 0.7 .. 1.2 (Newton and Schulz) are matrix products
 //! only. Matrices of one shape go through them as one batch.
 //!
-//! Embeddings, the output layer and gains have no such geometry; AdamW keeps them.
+//! Embeddings, the output layer and gains have no such geometry; AdamW keeps them, at a quarter of the
+//! learning rate.
 
 use crate::model::parameter_length;
 use swarm_protocol::architecture::Parameter;
@@ -24,11 +25,20 @@ use tch::{Kind, TchError, Tensor};
 const MOMENTUM: f64 = 0.95;
 /// Root mean square of an update's elements, in learning rates: what AdamW's updates have.
 const UPDATE_RMS: f64 = 0.2;
+/// AdamW's learning rate for the other parameters, as a share of Muon's.
+pub(super) const OTHERS_SHARE: f64 = 0.25;
 /// Coefficients of x, x^3 and x^5 in the polynomial, and how often it is applied.
 const POLYNOMIAL: [f64; 3] = [3.4445, -4.7750, 2.0315];
 const ITERATIONS: usize = 5;
 /// Keeps a zero gradient from being divided by its norm.
 const TINY: f64 = 1e-7;
+
+/// How far a step goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rates {
+    pub(super) lr: f64,
+    pub(super) weight_decay: f64,
+}
 
 /// Which matrices Muon updates; the momentum lies with the caller.
 #[derive(Debug)]
@@ -78,16 +88,17 @@ impl Muon {
         Self { groups }
     }
 
-    /// One step, weight decay apart: `parameters` and `m` are changed in place. All three are f32
-    /// `[parameter_count]`; `compute` is the number format of the matrix products.
+    /// One step: `parameters` and `m` are changed in place. All three are f32 `[parameter_count]`;
+    /// `compute` is the number format of the matrix products.
     pub(super) fn step(
         &self,
         parameters: &Tensor,
         gradient: &Tensor,
         m: &Tensor,
-        lr: f64,
+        rates: Rates,
         compute: Kind,
     ) -> Result<(), TchError> {
+        let Rates { lr, weight_decay } = rates;
         for group in &self.groups {
             let updates = group.members.iter().map(|member| {
                 let gradient = group.view(gradient, *member)?;
@@ -99,7 +110,9 @@ impl Muon {
             let scale = -lr * UPDATE_RMS * (group.columns as f64).sqrt();
             let moves = orthogonal(&stacked, compute)?.f_mul_scalar_(scale)?;
             for (i, member) in group.members.iter().enumerate() {
-                let _ = group.view(parameters, *member)?.f_add_(&moves.f_get(i as i64)?)?;
+                let mut matrix = group.view(parameters, *member)?;
+                let _ = matrix.f_mul_scalar_(1.0 - lr * weight_decay)?;
+                let _ = matrix.f_add_(&moves.f_get(i as i64)?)?;
             }
         }
         Ok(())
@@ -110,7 +123,11 @@ impl Group {
     /// A member's matrix `[rows, columns]` in the flat vector: a view.
     fn view(&self, flat: &Tensor, member: Member) -> Result<Tensor, TchError> {
         let run = flat.f_narrow(0, member.start, self.rows * self.columns)?;
-        if member.tall { run.f_view([self.columns, self.rows])?.f_tr() } else { run.f_view([self.rows, self.columns]) }
+        if member.tall {
+            run.f_view([self.columns, self.rows])?.f_tr()
+        } else {
+            run.f_view([self.rows, self.columns])
+        }
     }
 }
 
@@ -165,9 +182,12 @@ mod tests {
         tch::manual_seed(5);
         let count = layout.iter().map(parameter_length).sum::<usize>() as i64;
         let options = (Kind::Float, tch::Device::Cpu);
-        let (p, m, g) =
-            (Tensor::zeros([count], options), Tensor::zeros([count], options), Tensor::randn([count], options));
-        muon.step(&p, &g, &m, 0.1, Kind::Float).unwrap();
+        let (p, m, g) = (
+            Tensor::zeros([count], options),
+            Tensor::zeros([count], options),
+            Tensor::randn([count], options),
+        );
+        muon.step(&p, &g, &m, Rates { lr: 0.1, weight_decay: 0.1 }, Kind::Float).unwrap();
         let mut start = 0;
         for parameter in &layout {
             let length = parameter_length(parameter) as i64;

@@ -1,0 +1,277 @@
+//! The swarm's rule among learners in one process, on the node's own code: the member that trains, the
+//! packing that goes over the wire, the fold.
+//!
+//! Each learner has a C of its own, folded from the deltas that have reached it. While rounds are open,
+//! the learners' sets and so their Cs may differ; a delta that comes late changes the fold of its round
+//! from the old set's to the new set's, in integers. After [`Settings::window`] rounds a round settles,
+//! and a delta that never arrived anywhere returns to its author's residual.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use swarm_optimizer::coefficients::{Coefficients, Direction};
+use swarm_optimizer::layout::Layout;
+use swarm_optimizer::residual::{Residual, Transforms, model};
+use swarm_optimizer::sparse::{Entry, SparseDelta};
+use swarm_protocol::genesis::Genesis;
+use swarm_protocol::packing::{self, PackingError};
+use swarm_protocol::{initial, wire};
+
+use super::dense::warn;
+use super::weather::Weather;
+use super::{Done, Mean, OpenRound, Orders, Team, TeamState, managed};
+use crate::data::{Sampler, SamplerState};
+use crate::lab::settings::{Attack, Settings};
+use crate::train::Learner;
+use crate::train::member::Member;
+
+pub(super) struct Swarm {
+    settings: Settings,
+    genesis: Genesis,
+    layout: Arc<Layout>,
+    weather: Weather,
+    members: Vec<Member>,
+    /// Each learner's C.
+    shared: Vec<Coefficients>,
+    open: BTreeMap<u64, Open>,
+}
+
+/// An open round.
+struct Open {
+    /// Packed and unpacked, one an author.
+    bodies: Vec<Vec<u8>>,
+    deltas: Vec<SparseDelta>,
+    /// Authors in each learner's fold, ascending.
+    folded: Vec<Vec<u32>>,
+}
+
+impl Swarm {
+    pub(super) fn new(settings: &Settings, genesis: Genesis, learners: Vec<Learner>) -> Result<Self> {
+        let layout = Arc::new(genesis.layout()?);
+        let c0 = initial::coefficients(&genesis, &layout);
+        let everything = vec![true; layout.tiles().len()];
+        let mut members = Vec::new();
+        for learner in learners {
+            let mut member = Member::new(layout.clone(), learner, Residual::zeros(&layout));
+            member.fold(c0.clone(), &everything)?;
+            members.push(member);
+        }
+        let shared = vec![c0; members.len()];
+        let (settings, weather) = (settings.clone(), Weather::new(settings));
+        Ok(Self { settings, genesis, layout, weather, members, shared, open: BTreeMap::new() })
+    }
+
+    /// Rounds that stay open: in fine weather all sets are complete at once, and only copycats look back.
+    fn window(&self) -> u64 {
+        if self.weather.is_fine() { 2 } else { self.settings.window().into() }
+    }
+
+    fn is_hostile(&self, author: usize) -> bool {
+        author + self.settings.attackers as usize >= self.members.len()
+    }
+
+    /// What goes over the wire in place of `delta`.
+    fn attacked(&self, orders: Orders, author: usize, delta: SparseDelta) -> SparseDelta {
+        if !self.is_hostile(author) {
+            return delta;
+        }
+        let mut other = SparseDelta::default();
+        match self.settings.attack {
+            Attack::Silence => {}
+            Attack::Copy => {
+                let before = orders.round.checked_sub(1).and_then(|round| self.open.get(&round));
+                other = before.and_then(|open| open.deltas.first()).cloned().unwrap_or_default();
+            }
+            Attack::Flip => {
+                for (tile, exponent, entries) in delta.tiles() {
+                    let flipped = entries.iter().map(|e| Entry { negative: !e.negative, ..*e });
+                    other.push(tile as u32, exponent, flipped);
+                }
+            }
+            Attack::Noise => {
+                let drawn = orders.round * self.layout.len() as u64 * 2;
+                let seed = self.settings.seed ^ author as u64;
+                let mut sampler = Sampler::restore(SamplerState { seed, drawn });
+                for (index, tile) in self.layout.tiles().iter().enumerate() {
+                    let (area, k) = (tile.area(), self.layout.tile_k(tile.area(), orders.k as usize));
+                    // Selection sampling: every set of k positions is equally likely.
+                    let mut left = k;
+                    let mut entries = Vec::with_capacity(k);
+                    for position in 0..area {
+                        if sampler.below((area - position) as u64) < left as u64 {
+                            entries
+                                .push(Entry { position: position as u16, negative: sampler.below(2) == 0 });
+                            left -= 1;
+                        }
+                    }
+                    other.push(index as u32, self.genesis.rule.max_exponent, entries);
+                }
+            }
+        }
+        other
+    }
+
+    fn pack(&self, k: u32, delta: &SparseDelta) -> Result<Vec<u8>> {
+        match packing::encode(&self.layout, &self.genesis.rule, k, delta) {
+            Err(PackingError::Empty) => Ok(Vec::new()),
+            packed => packed.context("packing a delta"),
+        }
+    }
+
+    /// Brings every learner's C up to date at the end of round `now`.
+    fn deliver(&mut self, now: u64) -> Result<()> {
+        let window = self.window();
+        let mut touched = vec![vec![false; self.layout.tiles().len()]; self.members.len()];
+        for (&round, open) in &mut self.open {
+            let settles = round + window <= now + 1;
+            for (receiver, folded) in open.folded.iter_mut().enumerate() {
+                let (weather, deltas) = (self.weather, &open.deltas);
+                let has = |author: &usize| {
+                    let arrived = weather.arrival(round, *author, receiver) <= now || settles;
+                    let lost = weather.loses(round, *author) && (*author != receiver || settles);
+                    arrived && !lost && deltas.get(*author).is_some_and(|delta| !delta.is_empty())
+                };
+                let set: Vec<u32> = (0..deltas.len()).filter(has).map(|author| author as u32).collect();
+                if set == *folded {
+                    continue;
+                }
+                let pick = |set: &[u32]| -> Vec<&SparseDelta> {
+                    set.iter().filter_map(|&author| deltas.get(author as usize)).collect()
+                };
+                let (shared, touched) = (&mut self.shared[receiver], &mut touched[receiver]);
+                shared.fold(&self.layout, &pick(folded), Direction::Out, touched);
+                shared.fold(&self.layout, &pick(&set), Direction::In, touched);
+                *folded = set;
+            }
+        }
+        for (author, member) in self.members.iter_mut().enumerate() {
+            let settling = self.open.iter().filter(|(round, _)| **round + window <= now + 1);
+            for (round, open) in settling {
+                if self.weather.loses(*round, author) {
+                    member.give_back(&open.deltas[author]);
+                }
+            }
+        }
+        for ((member, shared), touched) in self.members.iter_mut().zip(&self.shared).zip(&touched) {
+            member.fold(shared.clone(), touched)?;
+        }
+        self.open = self.open.split_off(&(now + 2).saturating_sub(window));
+        Ok(())
+    }
+
+    fn honest(&mut self) -> impl Iterator<Item = &mut Member> {
+        let honest = self.members.len() - self.settings.attackers as usize;
+        self.members.iter_mut().take(honest)
+    }
+}
+
+impl Team for Swarm {
+    fn round(&mut self, orders: Orders) -> Result<Done> {
+        let (mut done, mut losses) = (Done::default(), Mean::default());
+        let (mut residual, mut moved) = (Mean::default(), Mean::default());
+        let (mut bodies, mut deltas) = (Vec::new(), Vec::new());
+        for author in 0..self.members.len() {
+            let steps = managed(&self.settings, author, orders.steps);
+            let member = &mut self.members[author];
+            for _ in 0..steps {
+                let report = member.learner.step(orders.rate)?;
+                warn(report.skipped.as_deref());
+                losses.add(report.loss);
+                done.tokens += report.tokens;
+            }
+            moved.add(member.take_up()?);
+            let delta = member.extract(orders.k as usize, self.genesis.rule.max_exponent)?;
+            residual.add(member.residual().norm());
+            let delta = self.attacked(orders, author, delta);
+            let body = self.pack(orders.k, &delta)?;
+            done.bytes += (wire::SIGNED_HEADER_LEN + body.len()) as f64;
+            bodies.push(body);
+            deltas.push(delta);
+        }
+        let folded = vec![Vec::new(); self.members.len()];
+        self.open.insert(orders.round, Open { bodies, deltas, folded });
+        self.deliver(orders.round)?;
+        done.bytes /= self.members.len() as f64;
+        done.loss = losses.get();
+        (done.residual_norm, done.displacement_norm) = (residual.get(), moved.get());
+        Ok(done)
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        match self.open.last_key_value().map(|(round, _)| *round) {
+            Some(last) => self.deliver(last + self.window()),
+            None => Ok(()),
+        }
+    }
+
+    fn validate(&mut self, text: &[u8], windows: usize) -> Result<f64> {
+        let first = self.honest().next().context("no honest learners")?;
+        let loss = first.with_shared(|learner| learner.evaluate(text, windows))?;
+        loss.context("nothing has been folded yet")
+    }
+
+    fn personal(&mut self, text: &[u8], windows: usize) -> Result<Option<f64>> {
+        let mut mean = Mean::default();
+        for member in self.honest() {
+            mean.add(member.learner.evaluate(text, windows)?);
+        }
+        Ok(Some(mean.get()))
+    }
+
+    fn parameters(&mut self) -> Result<Vec<f32>> {
+        let mut flat = vec![0.0; self.layout.len()];
+        let shared = self.shared.first().context("no learners")?;
+        model(&self.layout, &mut Transforms::new(&self.layout), shared, None, None, &mut flat);
+        Ok(flat)
+    }
+
+    fn state(&mut self) -> Result<TeamState> {
+        let mut state = TeamState::default();
+        for member in &mut self.members {
+            member.take_up()?;
+            state.learners.push(member.learner.state()?);
+            state.vectors.push(member.residual().values().to_vec());
+            let mut flat = vec![0.0; self.layout.len()];
+            member.learner.read_parameters(&mut flat)?;
+            state.vectors.push(flat);
+        }
+        state.coefficients = self.shared.iter().map(|shared| shared.values().to_vec()).collect();
+        let open = self.open.iter().map(|(&round, open)| OpenRound {
+            round,
+            bodies: open.bodies.clone(),
+            folded: open.folded.clone(),
+        });
+        state.open = open.collect();
+        Ok(state)
+    }
+
+    fn restore(&mut self, state: TeamState) -> Result<()> {
+        let count = self.members.len();
+        let fits = state.learners.len() == count
+            && state.vectors.len() == 2 * count
+            && state.coefficients.len() == count
+            && state.coefficients.iter().all(|c| c.len() == self.layout.len());
+        ensure!(fits, "a state of another team");
+        self.shared = state.coefficients.into_iter().map(Coefficients::new).collect();
+        for (author, member) in self.members.iter_mut().enumerate() {
+            member.learner.restore(&state.learners[author])?;
+            let residual = state.vectors[2 * author].clone();
+            let residual =
+                Residual::from_values(&self.layout, residual).context("a state of another team")?;
+            member.resume(self.shared[author].clone(), residual, &state.vectors[2 * author + 1])?;
+        }
+        self.open.clear();
+        for OpenRound { round, bodies, folded } in state.open {
+            let unpack = |body: &Vec<u8>| match body[..] {
+                [] => Ok(SparseDelta::default()),
+                _ => packing::decode(&self.layout, &self.genesis.rule, body),
+            };
+            let deltas =
+                bodies.iter().map(unpack).collect::<Result<Vec<_>, _>>().context("a delta is damaged")?;
+            ensure!(deltas.len() == count && folded.len() == count, "a state of another team");
+            self.open.insert(round, Open { bodies, deltas, folded });
+        }
+        Ok(())
+    }
+}
