@@ -68,11 +68,10 @@ impl Coefficients {
         let mut named: Vec<u16> = Vec::new();
         for (index, tile) in layout.tiles().iter().enumerate() {
             for cursor in &mut cursors {
-                while let Some((_, exponent, entries)) = cursor.next_if(|(at, ..)| *at == index) {
-                    let magnitude = 1i64 << exponent.min(31);
+                while let Some((_, step, entries)) = cursor.next_if(|(at, ..)| *at == index) {
+                    let step = i64::from(step.units());
                     for entry in entries.iter().filter(|entry| usize::from(entry.position) < tile.area()) {
-                        sums[usize::from(entry.position)] +=
-                            if entry.negative { -magnitude } else { magnitude };
+                        sums[usize::from(entry.position)] += step * i64::from(entry.level);
                         named.push(entry.position);
                     }
                 }
@@ -111,7 +110,7 @@ fn divide_half_away(a: i64, n: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sparse::Entry;
+    use crate::sparse::{Entry, Step};
     use proptest::prelude::*;
 
     fn layout() -> Layout {
@@ -122,13 +121,14 @@ mod tests {
         let tiles = layout().tiles().iter().map(|tile| tile.area()).collect::<Vec<_>>();
         let each: Vec<_> = tiles
             .into_iter()
-            .map(|area| (0u8..19, proptest::collection::btree_map(0..area as u16, any::<bool>(), 0..6)))
+            .map(|area| (0u8..120, proptest::collection::btree_map(0..area as u16, -15i8..=15, 0..6)))
             .collect();
         each.prop_map(|tiles| {
             let mut delta = SparseDelta::default();
-            for (tile, (exponent, entries)) in tiles.into_iter().enumerate() {
-                let entries = entries.into_iter().map(|(position, negative)| Entry { position, negative });
-                delta.push(tile as u32, exponent, entries);
+            for (tile, (code, entries)) in tiles.into_iter().enumerate() {
+                let entries = entries.into_iter().filter(|(_, level)| *level != 0);
+                let entries = entries.map(|(position, level)| Entry { position, level });
+                delta.push(tile as u32, Step::from_code(code).unwrap(), entries);
             }
             delta
         })
@@ -157,7 +157,7 @@ mod tests {
     fn clones_keep_their_values() {
         let layout = layout();
         let mut delta = SparseDelta::default();
-        delta.push(0, 3, [Entry { position: 5, negative: true }]);
+        delta.push(0, Step::nearest(8.0), [Entry { position: 5, level: -1 }]);
         let before = Coefficients::new(vec![0; layout.len()]);
         let mut after = before.clone();
         let mut touched = vec![false; layout.tiles().len()];

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Local training moves Q by a displacement; `accumulate` adds its transform to R (with the sign that
-//! makes the line above true again). `extract` takes the large, fast components out of R as signs and
-//! power-of-two scales; R keeps exactly what was not sent, so nothing is lost to rounding (error
+//! makes the line above true again). `extract` takes the large, fast components out of R as small
+//! multiples of a step; R keeps exactly what was not sent, so nothing is lost to rounding (error
 //! feedback, Seide et al. 2014; DeMo's decoupled momentum, arXiv 2411.19870, without its decay).
 //! Everything here is local float arithmetic: no rounding in it can part two peers.
 
@@ -15,8 +15,13 @@ use thiserror::Error;
 use crate::coefficients::{Coefficients, UNIT};
 use crate::dct::TileDct;
 use crate::layout::{Layout, Tile};
-use crate::sparse::{Entry, SparseDelta};
+use crate::sparse::{Entry, MAX_LEVEL, SparseDelta, Step};
 use crate::topk;
+
+/// The least coefficient that is sent, in steps: below it, sending costs more than it tells. (Between 0.5,
+/// plain rounding, and what makes a step the centroid of what is rounded to it, for normal and for
+/// heavier tails.)
+const DEAD_ZONE: f64 = 0.62;
 
 /// A displacement held a NaN or an infinity; nothing was changed.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -111,30 +116,37 @@ impl Residual {
         Ok(())
     }
 
-    /// Takes the `k` largest coefficients of every full tile (other tiles at the same density) out of
-    /// R, each as a sign times the tile's scale: the power of two nearest, in the exponent, to their
-    /// mean magnitude, at most `2^max_exponent` units. A tile whose mean is below half a unit sends
-    /// nothing. R keeps the difference.
+    /// Takes the `k` largest coefficients of every full tile (other tiles at the same density) out of R,
+    /// each rounded to a whole number of the tile's step, at most [`MAX_LEVEL`] of them and at most
+    /// `2^max_exponent` units. R keeps the difference.
+    ///
+    /// The step is the mean magnitude of the chosen, which is best where few are chosen and they are
+    /// alike; or, if that is smaller, what makes the least of them [`DEAD_ZONE`] of a step, which is best
+    /// where many are chosen or some are far larger than others. A coefficient that rounds to 0 stays.
     pub fn extract(&mut self, layout: &Layout, k: usize, max_exponent: u8) -> SparseDelta {
         let mut delta = SparseDelta::default();
         let (mut scratch, mut chosen) = (Vec::new(), Vec::new());
+        let cap = 1i64 << max_exponent.min(30);
         for (index, tile) in layout.tiles().iter().enumerate() {
             let block = &mut self.values[tile.range()];
             topk::select(block, layout.tile_k(tile.area(), k), &mut scratch, &mut chosen);
-            let sum: f64 = chosen.iter().map(|&at| f64::from(block[at as usize]).abs()).sum();
-            let mean = sum / chosen.len().max(1) as f64 / f64::from(UNIT);
-            if !(mean >= 0.5 && mean.is_finite()) {
+            let magnitudes = chosen.iter().map(|&at| f64::from(block[at as usize]).abs());
+            let (sum, least) =
+                magnitudes.fold((0.0, f64::INFINITY), |(sum, least), x| (sum + x, x.min(least)));
+            let step = (sum / chosen.len().max(1) as f64).min(least / DEAD_ZONE) / f64::from(UNIT);
+            if !step.is_finite() {
                 continue;
             }
-            let exponent = mean.log2().round().clamp(0.0, f64::from(max_exponent)) as u8;
-            let scale = (1u64 << exponent) as f32 * UNIT;
-            let entries = chosen.iter().map(|&at| {
-                let value = &mut block[at as usize];
-                let negative = value.is_sign_negative();
-                *value -= if negative { -scale } else { scale };
-                Entry { position: at as u16, negative }
+            let step = Step::nearest(step.min(cap as f64));
+            let most = (cap / i64::from(step.units())).min(i64::from(MAX_LEVEL)) as f32;
+            let value = step.units() as f32 * UNIT;
+            let entries = chosen.iter().filter_map(|&at| {
+                let coefficient = &mut block[at as usize];
+                let level = (*coefficient / value).round().clamp(-most, most);
+                *coefficient -= level * value;
+                (level != 0.0).then_some(Entry { position: at as u16, level: level as i8 })
             });
-            delta.push(index as u32, exponent, entries);
+            delta.push(index as u32, step, entries);
         }
         delta
     }
@@ -249,16 +261,44 @@ mod tests {
     }
 
     #[test]
-    fn scales_are_powers_of_two_under_the_cap() {
+    fn levels_are_multiples_of_a_step_under_the_cap() {
         let layout = Layout::new([("v", vec![8])], 8).unwrap();
         let mut r = Residual::from_values(&layout, vec![0.0, 3.0, 0.0, 0.0, -5.0, 0.0, 0.0, 0.1]).unwrap();
         let delta = r.extract(&layout, 16, 18);
-        let all: Vec<_> = delta.tiles().map(|(tile, e, entries)| (tile, e, entries.to_vec())).collect();
-        let entry = |position, negative| Entry { position, negative };
-        assert_eq!(all, [(0, 18, vec![entry(1, false), entry(4, true)])]);
+        let all: Vec<_> = delta.tiles().map(|(tile, step, e)| (tile, step.units(), e.to_vec())).collect();
+        let entry = |position, level| Entry { position, level };
+        // The mean is far beyond the cap of a quarter, which is then the step.
+        assert_eq!(all, [(0, 1 << 18, vec![entry(1, 1), entry(4, -1)])]);
         assert_eq!(r.values(), [0.0, 2.75, 0.0, 0.0, -4.75, 0.0, 0.0, 0.1]);
-        let mut tiny = Residual::from_values(&layout, vec![0.4 * UNIT; 8]).unwrap();
+        // One that is far larger than the others is sent in several steps, at once as far as levels go.
+        let mut r =
+            Residual::from_values(&layout, vec![0.01, -0.01, 0.01, 0.1, 0.01, 0.01, 0.0, 0.0]).unwrap();
+        let delta = r.extract(&layout, 48, 18);
+        let levels: Vec<i8> = delta.tiles().flat_map(|(.., entries)| entries).map(|e| e.level).collect();
+        assert_eq!(levels, [1, -1, 1, 6, 1, 1]);
+        assert!(r.norm() < 0.02, "{}", r.norm());
+        // Less than half of the smallest step is not worth a word.
+        let mut tiny = Residual::from_values(&layout, vec![3.9 * UNIT; 8]).unwrap();
         assert!(tiny.extract(&layout, 16, 18).is_empty());
+        let mut low = Residual::from_values(&layout, vec![0.01; 8]).unwrap();
+        low.extract(&layout, 64, 8).for_each(&layout, |_, units| assert!(units.abs() <= 1 << 8));
+    }
+
+    /// At any density, what is left of normally distributed coefficients is what rate-distortion theory
+    /// allows a scalar quantiser, roughly: the rule for the step is good at all of them.
+    #[test]
+    fn little_is_left() {
+        let layout = Layout::new([("m", vec![128, 128])], 64).unwrap();
+        // Sums of twelve uniform numbers.
+        let values: Vec<f32> =
+            (0..layout.len() as u64).map(|i| noise(i, 12, 0.01).iter().sum::<f32>() / 2.0).collect();
+        for (k, most) in [(128, 0.82), (256, 0.70), (1024, 0.34), (2048, 0.12), (3072, 0.03)] {
+            let mut r = Residual::from_values(&layout, values.clone()).unwrap();
+            let before = r.norm();
+            r.extract(&layout, k, 18);
+            let left = (r.norm() / before).powi(2);
+            assert!(left < most, "k = {k}: {left:.3} of the energy is left");
+        }
     }
 
     #[test]

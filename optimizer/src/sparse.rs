@@ -1,28 +1,67 @@
-//! What one author says about one round: for some tiles, a scale and a few signed positions.
+//! What one author says about one round: for some tiles, a step and a few small multiples of it.
 //!
-//! Every sent coefficient of a tile has the same magnitude, `2^exponent` units, so a coefficient is a
-//! position and a sign. Magnitudes are bounded by construction: an author cannot shout.
+//! A sent coefficient is a position and a *level*, a whole number from -15 to 15 that is not 0; its value
+//! is the level times the tile's step. Most levels are 1 or -1. Magnitudes are bounded by construction: an
+//! author cannot shout.
 
 use crate::layout::Layout;
+
+/// Largest magnitude of a level.
+pub const MAX_LEVEL: u8 = 15;
+
+/// The value of level 1 in a tile, in units of 2^-20: `(8 + m) 2^e` with `m` in 0 ..= 7, so neighbouring
+/// steps differ by a ninth at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Step(u8);
+
+impl Step {
+    /// Number of steps there are; codes are below it.
+    pub const COUNT: u8 = 168;
+
+    /// The step with this code, if there is one.
+    pub fn from_code(code: u8) -> Option<Self> {
+        (code < Self::COUNT).then_some(Self(code))
+    }
+
+    /// Its code: 8 e + m.
+    pub fn code(self) -> u8 {
+        self.0
+    }
+
+    /// Its value in units of 2^-20, from 8 to 15 x 2^20.
+    pub fn units(self) -> i32 {
+        i32::from(8 + self.0 % 8) << (self.0 / 8)
+    }
+
+    /// The step nearest to `units`; the smallest or largest if that is beyond them.
+    pub fn nearest(units: f64) -> Self {
+        let codes = (0..Self::COUNT).map(Self);
+        let above =
+            codes.clone().find(|step| f64::from(step.units()) >= units).unwrap_or(Self(Self::COUNT - 1));
+        let below = Self(above.0.saturating_sub(1));
+        let distance = |step: Self| (f64::from(step.units()) - units).abs();
+        if distance(below) < distance(above) { below } else { above }
+    }
+}
 
 /// One sent coefficient inside a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Row-major position inside the tile, below its area.
     pub position: u16,
-    /// Whether the value is `-2^exponent` rather than `+2^exponent`.
-    pub negative: bool,
+    /// Its value in steps; not 0, at most [`MAX_LEVEL`] in magnitude.
+    pub level: i8,
 }
 
 /// A tile with something to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Named {
     tile: u32,
-    exponent: u8,
+    step: Step,
     end: usize,
 }
 
-/// A sparse set of signed powers of two, by tile, in ascending order of tile and position.
+/// A sparse set of coefficients, by tile, in ascending order of tile and position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SparseDelta {
     tiles: Vec<Named>,
@@ -32,23 +71,23 @@ pub struct SparseDelta {
 impl SparseDelta {
     /// Appends a tile's entries. Tiles come in ascending order, positions within a tile too; an empty
     /// list of entries appends nothing.
-    pub fn push(&mut self, tile: u32, exponent: u8, entries: impl IntoIterator<Item = Entry>) {
+    pub fn push(&mut self, tile: u32, step: Step, entries: impl IntoIterator<Item = Entry>) {
         let before = self.entries.len();
         self.entries.extend(entries);
         debug_assert!(self.tiles.last().is_none_or(|last| last.tile < tile));
         debug_assert!(self.entries[before..].is_sorted_by(|a, b| a.position < b.position));
         if self.entries.len() > before {
-            self.tiles.push(Named { tile, exponent, end: self.entries.len() });
+            self.tiles.push(Named { tile, step, end: self.entries.len() });
         }
     }
 
-    /// The tiles that have entries: `(tile, exponent, entries)`, ascending.
-    pub fn tiles(&self) -> impl Iterator<Item = (usize, u8, &[Entry])> {
+    /// The tiles that have entries: `(tile, step, entries)`, ascending.
+    pub fn tiles(&self) -> impl Iterator<Item = (usize, Step, &[Entry])> {
         let mut start = 0;
         self.tiles.iter().map(move |named| {
             let entries = &self.entries[start..named.end];
             start = named.end;
-            (named.tile as usize, named.exponent, entries)
+            (named.tile as usize, named.step, entries)
         })
     }
 
@@ -65,13 +104,31 @@ impl SparseDelta {
     /// Calls `visit(index, units)` for every coefficient: its index in coefficient order and its value
     /// in units of 2^-20. Tiles and positions beyond `layout` are skipped.
     pub fn for_each(&self, layout: &Layout, mut visit: impl FnMut(usize, i32)) {
-        for (tile, exponent, entries) in self.tiles() {
+        for (tile, step, entries) in self.tiles() {
             let Some(place) = layout.tiles().get(tile) else { continue };
-            let magnitude = 1i32.wrapping_shl(u32::from(exponent));
             for entry in entries.iter().filter(|entry| usize::from(entry.position) < place.area()) {
-                let value = if entry.negative { -magnitude } else { magnitude };
-                visit(place.offset + usize::from(entry.position), value);
+                visit(place.offset + usize::from(entry.position), step.units() * i32::from(entry.level));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_rise_and_are_found() {
+        let all: Vec<Step> = (0..Step::COUNT).map(|code| Step::from_code(code).unwrap()).collect();
+        assert!(all.windows(2).all(|pair| pair[0].units() < pair[1].units()));
+        assert!(all.windows(2).all(|pair| f64::from(pair[1].units()) <= 1.125 * f64::from(pair[0].units())));
+        assert_eq!((all[0].units(), all[167].units(), Step::from_code(168)), (8, 15 << 20, None));
+        for step in all {
+            assert_eq!(Step::nearest(f64::from(step.units())), step);
+            assert_eq!(Step::nearest(f64::from(step.units()) * 1.02), step);
+        }
+        assert_eq!((Step::nearest(0.0).units(), Step::nearest(f64::INFINITY).units()), (8, 15 << 20));
+        // The largest value that can be named, far from overflow.
+        assert!(i64::from(15 << 20) * i64::from(MAX_LEVEL) < 1 << 28);
     }
 }

@@ -52,9 +52,9 @@ pub struct Genesis {
 pub struct Rule {
     /// Side of a DCT tile, in scalars.
     pub tile: u32,
-    /// Coefficients sent of a full tile; smaller tiles send at the same density.
+    /// Coefficients sent of a full tile, at most; smaller tiles send at the same density.
     pub k: u32,
-    /// Largest scale of a sent coefficient, as a power of two of units of 2^-20; 18 is 0.25.
+    /// Largest magnitude of a sent coefficient, as a power of two of units of 2^-20; 18 is 0.25.
     pub max_exponent: u8,
     /// Most authors that one round may have.
     pub publishers: u32,
@@ -104,6 +104,19 @@ impl InnerOptimizer {
         match self {
             Self::Adamw => "adamw",
             Self::Muon => "muon",
+        }
+    }
+
+    /// The optimizer of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Adamw, Self::Muon].into_iter().find(|optimizer| optimizer.name() == name)
+    }
+
+    /// The learning rate that suits it, found in the laboratory with the smallest preset.
+    pub fn learning_rate(self) -> f64 {
+        match self {
+            Self::Adamw => 0.003,
+            Self::Muon => 0.016,
         }
     }
 }
@@ -196,8 +209,8 @@ impl Genesis {
              context = {context}\n\n\
              [rule]\n\
              tile = {tile}               # side of a DCT tile\n\
-             k = {k}                 # coefficients sent of a full tile\n\
-             max_exponent = {max_exponent}       # largest scale, 2^this units of 2^-20\n\
+             k = {k}                 # coefficients sent of a full tile, at most\n\
+             max_exponent = {max_exponent}       # largest coefficient, 2^this units of 2^-20\n\
              publishers = {publishers}         # most authors of one round\n\n\
              [training]\n\
              optimizer = \"{optimizer}\"     # of the inner steps: \"adamw\" or \"muon\"\n\
@@ -369,7 +382,7 @@ mod tests {
     fn the_swarm_id_is_pinned() {
         // Golden: this changes only together with VERSION. The bytes were written by this test.
         let bytes = nano().canonical_bytes();
-        assert_eq!(bytes.len(), 16 + 4 + (8 + 6) + 8 + 6 * 4 + (3 * 4 + 1) + (3 * 4 + 3 * 8) + 6 * 4);
+        assert_eq!(bytes.len(), 16 + 4 + (8 + 6) + 8 + 6 * 4 + (3 * 4 + 1) + (5 * 4 + 5 * 8) + 6 * 4);
         assert_eq!(&bytes[..24], b"swarm genesis 1\n\x01\0\0\0\x06\0\0\0");
         assert_eq!(format!("{:.16}", nano().swarm_id()), include_str!("../golden/nano.swarm-id").trim());
     }

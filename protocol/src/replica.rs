@@ -78,7 +78,7 @@ impl Replica {
         // would be the same on every peer.
         deltas
             .iter()
-            .map(|delta| packing::decode(&self.layout, &self.rule, &delta.body).unwrap_or_default())
+            .map(|delta| packing::decode_admitted(&self.layout, &self.rule, &delta.body).unwrap_or_default())
             .collect()
     }
 

@@ -71,6 +71,7 @@ class Testnet:
         self.say(f"Text: {split.summary}.")
         arguments = [self.binary, "new", "--out", str(self.genesis), "--name", "testnet"]
         arguments += ["--model", self.options.model, "--seed", str(self.options.seed)]
+        arguments += ["--horizon", str(self.options.rounds)]
         try:
             made = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
         except OSError as error:

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use swarm_protocol::architecture::Architecture;
-use swarm_protocol::genesis::Genesis;
+use swarm_protocol::genesis::{Genesis, InnerOptimizer};
 
 use crate::store::write_atomically;
 
@@ -32,7 +32,7 @@ pub(super) struct New {
     #[arg(long, value_name = "H")]
     steps: Option<u32>,
 
-    /// Coefficients sent of a full 64 x 64 tile; more is better and costs more traffic.
+    /// Coefficients sent of a full 64 x 64 tile, at most; more is better and costs more traffic.
     #[arg(long)]
     k: Option<u32>,
 
@@ -40,11 +40,20 @@ pub(super) struct New {
     #[arg(long)]
     batch: Option<u32>,
 
-    /// AdamW's learning rate.
+    /// The rule of the inner steps: muon learns faster, adamw takes less computing.
+    #[arg(long, value_parser = ["adamw", "muon"])]
+    optimizer: Option<String>,
+
+    /// Learning rate after the warm-up. Default: what suits the optimizer.
     #[arg(long)]
     learning_rate: Option<f64>,
 
-    /// AdamW's warm-up, in steps.
+    /// The round until which the learning rate falls, if the swarm is to end with its best model then.
+    /// Default: 0, a swarm without an end, whose rate stays as it is.
+    #[arg(long, value_name = "ROUND")]
+    horizon: Option<u32>,
+
+    /// Warm-up of the learning rate, in steps.
     #[arg(long)]
     warmup_steps: Option<u32>,
 
@@ -66,6 +75,12 @@ impl New {
         set(&mut genesis.training.steps, self.steps);
         set(&mut genesis.training.batch, self.batch);
         set(&mut genesis.training.warmup_steps, self.warmup_steps);
+        set(&mut genesis.training.horizon, self.horizon);
+        if let Some(name) = self.optimizer.as_deref() {
+            genesis.training.optimizer =
+                InnerOptimizer::named(name).ok_or_else(|| anyhow!("no optimizer is called {name}"))?;
+            genesis.training.learning_rate = genesis.training.optimizer.learning_rate();
+        }
         set(&mut genesis.rule.k, self.k);
         genesis.training.learning_rate = self.learning_rate.unwrap_or(genesis.training.learning_rate);
         if let Some(seconds) = self.round_seconds {

@@ -176,9 +176,17 @@ impl Settings {
     /// # Errors
     /// An unknown key, a value of the wrong type or outside its range; the text names the key.
     pub(crate) fn from_table(table: Table) -> Result<Self> {
-        let settings: Self = Value::Table(table)
+        let given = |key: &str| table.contains_key(key);
+        let (optimizer_given, rate_given) = (given("optimizer"), given("learning-rate"));
+        let mut settings: Self = Value::Table(table)
             .try_into()
             .map_err(|error: toml::de::Error| anyhow!("{}", error.to_string().trim().replace('\n', " ")))?;
+        if settings.method == Method::AdamwDp && !optimizer_given {
+            settings.optimizer = InnerOptimizer::Adamw;
+        }
+        if !rate_given {
+            settings.learning_rate = settings.optimizer.learning_rate();
+        }
         settings.genesis()?;
         let within = |key: &str, value: f64, low: f64, high: f64| {
             ensure!((low..=high).contains(&value), "{key} = {value}: must be between {low} and {high}");

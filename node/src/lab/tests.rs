@@ -15,7 +15,7 @@ fn around(dir: &Path) -> Surroundings {
         let folder = dir.join("source").join(name.to_string());
         std::fs::create_dir_all(&folder).unwrap();
         let words = ["alpha", "beta", "gamma", "delta"].map(|word| format!("{word} of {name}, "));
-        std::fs::write(folder.join("text"), words.concat().repeat(75)).unwrap();
+        std::fs::write(folder.join("text"), words.concat().repeat(100)).unwrap();
     }
     Surroundings {
         text: Text::read(dir.join("source").to_str().unwrap()).unwrap(),

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use swarm_optimizer::coefficients::{Coefficients, Direction};
 use swarm_optimizer::layout::Layout;
 use swarm_optimizer::residual::{Residual, Transforms, model};
-use swarm_optimizer::sparse::{Entry, SparseDelta};
+use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::packing::{self, PackingError};
 use swarm_protocol::{initial, wire};
@@ -84,9 +84,9 @@ impl Swarm {
                 other = before.and_then(|open| open.deltas.first()).cloned().unwrap_or_default();
             }
             Attack::Flip => {
-                for (tile, exponent, entries) in delta.tiles() {
-                    let flipped = entries.iter().map(|e| Entry { negative: !e.negative, ..*e });
-                    other.push(tile as u32, exponent, flipped);
+                for (tile, step, entries) in delta.tiles() {
+                    let flipped = entries.iter().map(|e| Entry { level: -e.level, ..*e });
+                    other.push(tile as u32, step, flipped);
                 }
             }
             Attack::Noise => {
@@ -100,12 +100,16 @@ impl Swarm {
                     let mut entries = Vec::with_capacity(k);
                     for position in 0..area {
                         if sampler.below((area - position) as u64) < left as u64 {
-                            entries
-                                .push(Entry { position: position as u16, negative: sampler.below(2) == 0 });
+                            let level = if sampler.below(2) == 0 { -1 } else { 1 };
+                            entries.push(Entry { position: position as u16, level });
                             left -= 1;
                         }
                     }
-                    other.push(index as u32, self.genesis.rule.max_exponent, entries);
+                    other.push(
+                        index as u32,
+                        Step::nearest(f64::from(1 << self.genesis.rule.max_exponent)),
+                        entries,
+                    );
                 }
             }
         }
