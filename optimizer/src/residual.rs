@@ -23,6 +23,10 @@ use crate::topk;
 /// heavier tails.)
 const DEAD_ZONE: f64 = 0.62;
 
+/// The smallest step, as a share of the mean magnitude: 15 of them are three standard deviations of
+/// normally distributed coefficients.
+const FINEST: f64 = 0.25;
+
 /// A displacement held a NaN or an infinity; nothing was changed.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[error("parameter {parameter}: training produced a value that is not finite")]
@@ -122,7 +126,8 @@ impl Residual {
     ///
     /// The step is the mean magnitude of the chosen, which is best where few are chosen and they are
     /// alike; or, if that is smaller, what makes the least of them [`DEAD_ZONE`] of a step, which is best
-    /// where many are chosen or some are far larger than others. A coefficient that rounds to 0 stays.
+    /// where many are chosen or some are far larger than others; but no less than [`FINEST`] of the mean,
+    /// so that levels reach the largest. A coefficient that rounds to 0 stays.
     pub fn extract(&mut self, layout: &Layout, k: usize, max_exponent: u8) -> SparseDelta {
         let mut delta = SparseDelta::default();
         let (mut scratch, mut chosen) = (Vec::new(), Vec::new());
@@ -133,7 +138,8 @@ impl Residual {
             let magnitudes = chosen.iter().map(|&at| f64::from(block[at as usize]).abs());
             let (sum, least) =
                 magnitudes.fold((0.0, f64::INFINITY), |(sum, least), x| (sum + x, x.min(least)));
-            let step = (sum / chosen.len().max(1) as f64).min(least / DEAD_ZONE) / f64::from(UNIT);
+            let mean = sum / chosen.len().max(1) as f64;
+            let step = mean.min((least / DEAD_ZONE).max(FINEST * mean)) / f64::from(UNIT);
             if !step.is_finite() {
                 continue;
             }
@@ -292,7 +298,7 @@ mod tests {
         // Sums of twelve uniform numbers.
         let values: Vec<f32> =
             (0..layout.len() as u64).map(|i| noise(i, 12, 0.01).iter().sum::<f32>() / 2.0).collect();
-        for (k, most) in [(128, 0.82), (256, 0.70), (1024, 0.34), (2048, 0.12), (3072, 0.03)] {
+        for (k, most) in [(128, 0.82), (256, 0.70), (1024, 0.34), (2048, 0.12), (3072, 0.03), (4096, 0.005)] {
             let mut r = Residual::from_values(&layout, values.clone()).unwrap();
             let before = r.norm();
             r.extract(&layout, k, 18);

@@ -161,16 +161,16 @@ impl Genesis {
             name: name.to_owned(),
             seed,
             model,
-            rule: Rule { tile: 64, k: 256, max_exponent: 18, publishers: 64 },
+            rule: Rule { tile: 64, k: 1024, max_exponent: 18, publishers: 64 },
             training: Training {
-                optimizer: InnerOptimizer::Adamw,
-                steps: 5,
+                optimizer: InnerOptimizer::Muon,
+                steps: 4,
                 batch: 16,
-                learning_rate: 3e-3,
+                learning_rate: InnerOptimizer::Muon.learning_rate(),
                 warmup_steps: 20,
                 horizon: 0,
-                decay: 0.5,
-                final_rate: 0.02,
+                decay: 1.0,
+                final_rate: 0.01,
                 weight_decay: 0.1,
                 clip: 1.0,
             },
@@ -209,7 +209,7 @@ impl Genesis {
              context = {context}\n\n\
              [rule]\n\
              tile = {tile}               # side of a DCT tile\n\
-             k = {k}                 # coefficients sent of a full tile, at most\n\
+             k = {k}                # coefficients sent of a full tile, at most\n\
              max_exponent = {max_exponent}       # largest coefficient, 2^this units of 2^-20\n\
              publishers = {publishers}         # most authors of one round\n\n\
              [training]\n\
@@ -411,15 +411,15 @@ mod tests {
         };
         for (from, to, word) in [
             ("version = 1", "version = 2", "version = 2"),
-            ("k = 256", "k = 0", "rule.k"),
-            ("k = 256", "k = -3", "k"),
-            ("k = 256", "", "missing field `k`"),
-            ("k = 256", "k = 256\ncolour = 3", "colour"),
+            ("k = 1024", "k = 0", "rule.k"),
+            ("k = 1024", "k = -3", "k"),
+            ("k = 1024", "", "missing field `k`"),
+            ("k = 1024", "k = 1024\ncolour = 3", "colour"),
             ("tile = 64", "tile = 63", "rule.tile"),
             ("publishers = 64", "publishers = 8192", "rule.publishers"),
             ("max_exponent = 18", "max_exponent = 25", "rule.max_exponent"),
-            ("learning_rate = 0.003", "learning_rate = nan", "training.learning_rate"),
-            ("learning_rate = 0.003", "learning_rate = \"fast\"", "learning_rate"),
+            ("learning_rate = 0.016", "learning_rate = nan", "training.learning_rate"),
+            ("learning_rate = 0.016", "learning_rate = \"fast\"", "learning_rate"),
             ("weight_decay = 0.1", "weight_decay = -0.0", "training.weight_decay"),
             ("retention = 64", "retention = 63", "rounds.retention"),
             ("heads = 4", "heads = 5", "model.heads"),

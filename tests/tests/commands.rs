@@ -110,8 +110,8 @@ fn a_genesis_that_cannot_be_used_is_answered_with_the_key() -> Result<()> {
         place.swarm([&RUN[..], &["--data", "text.txt", "--dir", "node", "--genesis", genesis]].concat())
     };
     for (from, to, words) in [
-        ("k = 256", "k = 0", &["rule.k = 0", "between 1 and 4096"][..]),
-        ("k = 256", "k = many", &["k = many"]),
+        ("k = 1024", "k = 0", &["rule.k = 0", "between 1 and 4096"][..]),
+        ("k = 1024", "k = many", &["k = many"]),
         ("heads = 2", "heads = \"two\"", &["heads = \"two\"", "u32"]),
         ("heads = 2", "heads = 5", &["model.heads = 5"]),
         ("seed = 0", "sead = 0", &["sead", "expected one of"]),
