@@ -3,7 +3,8 @@
 //! How one learner's gradient becomes everyone's parameters, in this crate's words:
 //!
 //! 1. A device trains for a few steps; its [`residual::Residual`] takes up the transform of what moved.
-//! 2. The residual gives its largest components away as a [`sparse::SparseDelta`]: signs and scales.
+//! 2. The residual gives its largest components away as a [`sparse::SparseDelta`]: small
+//!    multiples of one step a tile.
 //! 3. Every peer folds the same set of deltas into the same integers, [`coefficients::Coefficients`].
 //! 4. [`residual::model`] turns the integers (and a device's own residual) back into parameters.
 //!

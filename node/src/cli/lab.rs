@@ -131,7 +131,7 @@ struct SettingsFlags {
     #[arg(long, value_name = "K")]
     #[serde(skip_serializing_if = "Option::is_none")]
     k_end: Option<u32>,
-    /// Largest scale of a coefficient, as a power of two of 2^-20.
+    /// Largest coefficient, as a power of two of 2^-20.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_exponent: Option<u8>,

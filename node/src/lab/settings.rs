@@ -19,6 +19,12 @@
 //! steps = [5, 10]
 //! k = [128, 256]
 //!
+//! [[run]]                       # without `seeds` above, each run may have its own
+//! name = "Muon, all-reduce"
+//! method = "adamw-dp"
+//! optimizer = "muon"
+//! seed = [1, 2, 3]
+//!
 //! [sweep]                       # optional: early stopping by successive halving
 //! at = [0.1, 0.3]               # at these shares of the tokens ...
 //! keep = 0.5                    # ... only this share of the runs goes on
@@ -382,7 +388,7 @@ fn grid(table: Table) -> Result<Vec<Table>> {
     for point in &mut points {
         let values: Vec<String> = varied
             .iter()
-            .filter(|key| *key != "name")
+            .filter(|key| !["name", "seed"].contains(&key.as_str()))
             .filter_map(|key| point.get(key).map(|value| format!("{key} {value}")))
             .collect();
         if !values.is_empty() {
@@ -419,6 +425,14 @@ mod tests {
         let flags: Table = toml::from_str("tokens = 7").unwrap();
         let runs = plan.runs(&flags, &[9]).unwrap();
         assert_eq!((runs.len(), runs[0].tokens, runs[0].seed), (5, 7, 9));
+    }
+
+    #[test]
+    fn a_run_may_have_seeds_of_its_own() {
+        let plan = Plan::parse("[[run]]\nname = \"a\"\nseed = [1, 2]\n[[run]]\nname = \"b\"\n").unwrap();
+        let runs = plan.runs(&Table::new(), &[]).unwrap();
+        let runs: Vec<_> = runs.iter().map(|run| (run.label(), run.seed)).collect();
+        assert_eq!(runs, [("a".to_owned(), 1), ("a".to_owned(), 2), ("b".to_owned(), 1)]);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use swarm_protocol::genesis::InnerOptimizer;
+
 use super::record::RunResult;
 use super::run::{Outcome, Surroundings, run};
 use super::settings::{Attack, Method, Settings, Sweep};
@@ -25,10 +27,13 @@ fn around(dir: &Path) -> Surroundings {
     }
 }
 
-/// Six rounds of two steps for three learners, one window each: seconds in all.
+/// Six rounds of two steps for three learners, one window each: seconds in all. (With AdamW: beside one
+/// window, Muon's products would take most of the time.)
 fn settings(method: Method) -> Settings {
     let steps = if matches!(method, Method::AdamwDp | Method::Demo) { 1 } else { 2 };
-    Settings { method, learners: 3, batch: 1, tokens: 6 * 2 * 3 * 128, steps, ..Settings::default() }
+    let (optimizer, tokens) = (InnerOptimizer::Adamw, 6 * 2 * 3 * 128);
+    let learning_rate = optimizer.learning_rate();
+    Settings { method, learners: 3, batch: 1, tokens, steps, optimizer, learning_rate, ..Settings::default() }
 }
 
 fn finish(settings: &Settings, folder: &Path, around: &Surroundings) -> RunResult {
@@ -50,6 +55,7 @@ fn every_method_learns_and_goes_on_bit_for_bit_where_it_stopped() {
         if method == Method::Swarm {
             // Weather, so that open rounds are in the state too.
             (settings.late, settings.lost, settings.late_rounds) = (0.4, 0.2, 3);
+            settings.optimizer = InnerOptimizer::Muon;
         }
         let whole = finish(&settings, &dir.path().join(method.name()), &around);
         assert!(whole.validation_loss < 5.5, "{method:?}: {}", whole.validation_loss);

@@ -70,7 +70,19 @@ impl Node {
     }
 
     async fn until_connected(&mut self, peer: PeerKey) {
-        self.until(|event| matches!(event, Event::Connected { peer: p } if *p == peer).then_some(())).await;
+        self.until_all_connected(&[peer]).await;
+    }
+
+    /// In whatever order they come.
+    async fn until_all_connected(&mut self, peers: &[PeerKey]) {
+        let mut missing = peers.to_vec();
+        self.until(|event| {
+            if let Event::Connected { peer } = event {
+                missing.retain(|key| key != peer);
+            }
+            missing.is_empty().then_some(())
+        })
+        .await;
     }
 
     async fn until_disconnected(&mut self, peer: PeerKey) {
@@ -178,8 +190,7 @@ async fn peers_that_know_one_bootstrap_find_each_other_and_outlive_it() {
     let named: Multiaddr =
         without_p2p(&b.address).replace(0, |_| Some(Protocol::Dns4("localhost".into()))).unwrap();
     let mut c = Node::start(config(3, LOOPBACK, &[&named])).await;
-    b.until_connected(a.key).await;
-    b.until_connected(c.key).await;
+    b.until_all_connected(&[a.key, c.key]).await;
     a.until_connected(c.key).await;
     c.until_connected(a.key).await;
     let key = b.key;

@@ -6,7 +6,7 @@
 //! C after the settled rounds: one i32 a parameter, little-endian
 //! count u32  | count times: length u32 | signed header and body, as they are gossiped
 //! totals (bincode, fixed size)
-//! 0 or 1     | if 1: AdamW step u64, sampler seed u64, sampler draws u64, then R, m, v: f32 each
+//! 0 or 1     | if 1: optimizer step u64, sampler seed u64, sampler draws u64, then R, m, v: f32 each
 //! BLAKE3 of all of this
 //! ```
 //!

@@ -26,6 +26,9 @@ use swarm_protocol::architecture::Architecture;
 use swarm_protocol::genesis::InnerOptimizer;
 use tch::{Device, Kind, TchError, Tensor};
 
+/// Windows that are evaluated at once, if a batch has fewer: without gradients they need no more memory.
+const EVALUATED_AT_ONCE: usize = 8;
+
 /// Everything that a [`Learner`] needs to know besides its text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LearnerConfig {
@@ -271,8 +274,9 @@ impl Learner {
             bail!("nothing to evaluate: {length} bytes of text, {max_windows} windows of {width} bytes");
         }
         let mut sum = 0.0;
-        let mut batch = vec![0; self.config.batch.min(count) * width];
-        for group in starts.collect::<Vec<_>>().chunks(self.config.batch) {
+        let at_once = self.config.batch.max(EVALUATED_AT_ONCE);
+        let mut batch = vec![0; at_once.min(count) * width];
+        for group in starts.collect::<Vec<_>>().chunks(at_once) {
             for (&start, window) in group.iter().zip(batch.chunks_exact_mut(width)) {
                 read(start, window)?;
             }
