@@ -31,7 +31,8 @@ fn a_second_node_joins_the_first_by_its_address() -> Result<()> {
         let (published, folded) = (number(report, "deltas_published")?, number(report, "deltas_folded")?);
         assert!(published > 0 && folded > published, "it folds its own and the other's: {report}");
     }
-    assert_eq!(number(&reports[0], "deltas_published")?, ROUNDS);
+    // All, unless it was so slow at the end that it went on from a later round of the other.
+    assert!((2 * WINDOW + 2..=ROUNDS).contains(&number(&reports[0], "deltas_published")?));
     Ok(())
 }
 
@@ -147,7 +148,9 @@ fn a_dead_bootstrap_address_is_named_and_tried_again() -> Result<()> {
     let log = late.success()?;
     assert!(log.contains("joined the swarm at round"), "{log}");
     let report = late.report()?;
-    assert_eq!((number(&report, "deltas_published")?, &report["finished"]), (5, &true.into()));
+    // Fewer than 5 if it was so slow that it went on from a later round of the other.
+    assert!((1..=5).contains(&number(&report, "deltas_published")?), "{report}");
+    assert_eq!(report["finished"], true);
     early.interrupt()?;
     let report = early.report()?;
     assert_eq!(

@@ -22,7 +22,7 @@ use swarm_protocol::architecture::Parameter;
 use tch::{Kind, TchError, Tensor};
 
 /// Decay of the mean of the gradients.
-const MOMENTUM: f64 = 0.95;
+const MOMENTUM: f64 = 0.9;
 /// Root mean square of an update's elements, in learning rates: what AdamW's updates have.
 const UPDATE_RMS: f64 = 0.2;
 /// AdamW's learning rate for the other parameters, as a share of Muon's.
