@@ -5,8 +5,8 @@
 //! platform gets the same integers.
 //!
 //! A normal value is the sum of twelve uniform 16-bit integers, centred (Irwin-Hall; the sum of twelve
-//! has the variance of one uniform times twelve, 2^32), from BLAKE3's extendable output keyed by swarm
-//! id, seed and parameter name. A parameter of ones has only its tiles' zero frequency:
+//! has the variance of one uniform times twelve, 2^32), from BLAKE3's extendable output over seed and
+//! parameter name. A parameter of ones has only its tiles' zero frequency:
 //! sqrt(area), as an integer square root.
 
 use swarm_optimizer::coefficients::Coefficients;

@@ -102,6 +102,8 @@ pub(crate) fn run(
     }
     let genesis = settings.genesis()?;
     let parameters = genesis.model.parameter_count();
+    let tokens_a_step =
+        u64::from(settings.learners) * u64::from(settings.batch) * u64::from(genesis.model.context);
     let until = (settings.tokens as f64 * share).ceil() as u64;
     let began = Instant::now();
     let (seconds_before, tokens_before) = (saved.seconds, saved.tokens);
@@ -113,7 +115,9 @@ pub(crate) fn run(
         }
         let progress = saved.tokens as f64 / settings.tokens as f64;
         let rate = genesis.training.rate_at(progress);
-        let (steps, k) = (settings.steps_at(progress), settings.k_at(progress));
+        // The last round is as short as it has to be: equal tokens for every H.
+        let left = (settings.tokens - saved.tokens).div_ceil(tokens_a_step).min(u64::from(u32::MAX)) as u32;
+        let (steps, k) = (settings.steps_at(progress).min(left), settings.k_at(progress));
         let done = team.round(Orders { round: saved.round, rate, steps, k })?;
         ensure!(done.tokens > 0, "no learner takes a step: see stragglers and steps");
         let before = saved.tokens * POINTS / settings.tokens;

@@ -336,8 +336,11 @@ impl Plan {
             let mut merged = self.common.clone();
             merged.extend(table.clone());
             merged.extend(flags.clone());
+            let seeds: &[u64] = if seeds.is_empty() { &self.seeds } else { seeds };
+            if !seeds.is_empty() {
+                merged.remove("seed");
+            }
             for point in grid(merged)? {
-                let seeds: &[u64] = if seeds.is_empty() { &self.seeds } else { seeds };
                 for seed in seeds.iter().map(Some).chain(seeds.is_empty().then_some(None)) {
                     let mut point = point.clone();
                     if let Some(seed) = seed {
@@ -433,6 +436,8 @@ mod tests {
         let runs = plan.runs(&Table::new(), &[]).unwrap();
         let runs: Vec<_> = runs.iter().map(|run| (run.label(), run.seed)).collect();
         assert_eq!(runs, [("a".to_owned(), 1), ("a".to_owned(), 2), ("b".to_owned(), 1)]);
+        let runs = plan.runs(&Table::new(), &[7]).unwrap();
+        assert_eq!(runs.iter().map(|run| run.seed).collect::<Vec<_>>(), [7, 7]);
     }
 
     #[test]
