@@ -72,6 +72,7 @@
 
 pub mod anti_entropy;
 pub mod architecture;
+pub mod checks;
 pub mod codec;
 pub mod delta;
 pub mod digest;

@@ -9,7 +9,6 @@ use crate::Time;
 use crate::delta::{self, Delta, SignedHeader};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
-use crate::packing;
 use crate::round_log::Insert;
 use crate::wire::Gossip;
 
@@ -104,7 +103,7 @@ impl Peer {
         if self.log.knows(header.round, &header.author, header.id()) {
             return Screened::Known;
         }
-        if !signed.verify() {
+        if !self.checks.is_signed(signed) {
             return Screened::Bad("delta with a wrong signature");
         }
         Screened::Good
@@ -175,7 +174,11 @@ impl Peer {
         let bad = if body.len() != header.body_length as usize || Digest::of_bytes(&body) != header.body_hash
         {
             Some("delta whose body does not match its header")
-        } else if packing::decode(&self.layout, &self.genesis.rule, &body).is_err() {
+        } else if self
+            .checks
+            .is_canonical(&self.layout, &self.genesis.rule, &header.body_hash, &body)
+            .is_err()
+        {
             Some("delta whose body is not canonical")
         } else {
             None
@@ -223,7 +226,8 @@ impl Peer {
         let (a, b) = (&proof.0.header, &proof.1.header);
         let pair = a.author == b.author && a.round == b.round && a.id() != b.id();
         let ours = a.swarm == self.swarm && b.swarm == self.swarm;
-        if !(pair && ours && proof.0.verify() && proof.1.verify()) {
+        let signed = |signed| self.checks.is_signed(signed);
+        if !(pair && ours && signed(&proof.0) && signed(&proof.1)) {
             self.strike("false proof of equivocation", source);
             return false;
         }

@@ -128,7 +128,7 @@ impl Peer {
         for signed in headers {
             let header = &signed.header;
             let about = header.swarm == self.swarm && header.checkpoint_round == checkpoint.settled;
-            if about && header.author != self.me && signed.verify() {
+            if about && header.author != self.me && self.checks.is_signed(signed) {
                 votes.entry((header.checkpoint_digest, header.base)).or_default().insert(header.author);
             }
         }
@@ -176,7 +176,8 @@ impl Peer {
         let values = bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let state = Coefficients::new(values);
         self.log = RoundLog::at(&self.genesis, checkpoint.settled, checkpoint.log_digest);
-        self.replica = Replica::new(self.layout.clone(), self.genesis.rule, state.clone());
+        self.replica =
+            Replica::new(self.layout.clone(), self.genesis.rule, state.clone(), self.checks.clone());
         self.checkpoints.clear();
         self.checkpoints.push_back((checkpoint, state));
         self.bodies.clear();

@@ -34,6 +34,7 @@ use swarm_optimizer::layout::Layout;
 
 use crate::Time;
 use crate::anti_entropy::Neighbours;
+use crate::checks::{Checks, Direct};
 use crate::delta::Delta;
 use crate::digest::Digest;
 use crate::fetch::Fetcher;
@@ -206,6 +207,7 @@ pub struct Peer {
     me: PeerKey,
     part: Part,
     max_body: u32,
+    checks: Arc<dyn Checks>,
     log: RoundLog,
     replica: Replica,
     membership: Membership,
@@ -240,6 +242,7 @@ impl Peer {
         let layout = Arc::new(genesis.layout()?);
         let c0 = initial::coefficients(&genesis, &layout);
         let log = RoundLog::new(&genesis);
+        let checks: Arc<dyn Checks> = Arc::new(Direct);
         let start =
             Checkpoint { settled: 0, state: Digest::of_state(c0.values()), log_digest: log.log_digest() };
         Ok(Self {
@@ -249,7 +252,8 @@ impl Peer {
             part,
             max_body: u32::try_from(packing::max_len(&layout, &genesis.rule)).unwrap_or(u32::MAX),
             log,
-            replica: Replica::new(layout.clone(), genesis.rule, c0),
+            replica: Replica::new(layout.clone(), genesis.rule, c0, checks.clone()),
+            checks,
             membership: Membership::default(),
             pacer: Pacer::new(&genesis.rounds, now),
             neighbours: Neighbours::default(),
@@ -268,6 +272,12 @@ impl Peer {
             genesis,
             layout,
         })
+    }
+
+    /// Asks `checks`, instead of computing each answer itself, from now on.
+    pub fn set_checks(&mut self, checks: Arc<dyn Checks>) {
+        self.replica.set_checks(checks.clone());
+        self.checks = checks;
     }
 
     /// Stop before `round`, or do not stop by itself. Takes effect when the next round begins.
@@ -398,6 +408,11 @@ impl Peer {
     /// How many deltas have been folded, and how many of them late.
     pub fn folded_counts(&self) -> (u64, u64) {
         self.replica.folded_counts()
+    }
+
+    /// The sets of all rounds that are open or retained.
+    pub fn log(&self) -> &RoundLog {
+        &self.log
     }
 
     /// Number of deltas held, settled or not.
