@@ -88,6 +88,14 @@ fn a_slow_peer_takes_part_and_is_not_skipped() {
     assert!(world.outboxes[0].len() >= 17, "the fast ones do not wait: {}", world.outboxes[0].len());
 }
 
+/// A device that is faster than all others would sooner or later settle rounds that they are still working
+/// for, and hold a history of its own: it is held back.
+#[test]
+fn a_fast_peer_does_not_run_away() {
+    let world = all_agree(4, 4, 40, |world| world.speed[3] = 200);
+    assert!(world.reports.iter().flatten().all(|report| !matches!(report, Report::Diverged { .. })));
+}
+
 /// A neighbour that goes on past our last round has settled rounds that are still open here: its history
 /// is compared with what ours will be, and equal is equal.
 #[test]

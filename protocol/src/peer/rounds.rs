@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::Time;
+use crate::anti_entropy::{REQUEST_TIMEOUT, STATUS_INTERVAL};
 use crate::delta::{self, Delta, Header, fixed_loss};
 use crate::digest::Digest;
 use crate::packing;
@@ -132,7 +133,9 @@ impl Peer {
             Phase::Joining(_) => self.continue_joining(now),
             Phase::Waiting { deadline } => {
                 let over = now >= *deadline || (now >= self.pacer.earliest() && self.everyone_is_in());
-                if over {
+                if over && self.is_far_ahead(now) {
+                    self.phase = Phase::Waiting { deadline: now + STATUS_INTERVAL };
+                } else if over {
                     self.next_round(now);
                 }
             }
@@ -145,6 +148,19 @@ impl Peer {
     /// Whether every author that is expected has its delta of this round in the log.
     fn everyone_is_in(&self) -> bool {
         self.membership.recent(self.round).all(|(_, latest)| latest >= self.round)
+    }
+
+    /// Whether most neighbours are so far behind that going on would settle rounds that they are still
+    /// going to publish for: half of the window. Who has not said where it is for a while does not count;
+    /// whoever is behind itself never waits here, so somebody always goes on.
+    fn is_far_ahead(&self, now: Time) -> bool {
+        let statuses = self.neighbours.iter().filter_map(|(_, neighbour)| neighbour.status.as_ref());
+        let authors =
+            statuses.filter(|(status, heard)| status.role == Role::Author && *heard + REQUEST_TIMEOUT > now);
+        let mut rounds: Vec<u64> = authors.map(|(status, _)| status.round).collect();
+        rounds.sort_unstable();
+        let median = rounds.len().checked_sub(1).and_then(|last| rounds.get(last.div_ceil(2)));
+        median.is_some_and(|median| median + u64::from(self.genesis.rounds.window) / 2 <= self.round)
     }
 
     fn next_round(&mut self, now: Time) {
