@@ -93,6 +93,15 @@ impl Replica {
         self.folded = self.folded.split_off(&settled);
     }
 
+    /// Takes the folds of the rounds from `settled` on that `log` has settled out of C again. The log must
+    /// still hold their sets.
+    pub fn rewind(&mut self, log: &RoundLog, settled: u64) {
+        for round in settled..log.settled() {
+            let deltas: Vec<Arc<Delta>> = log.deltas(round).cloned().collect();
+            self.apply(&deltas, Direction::Out);
+        }
+    }
+
     /// C, with everything folded so far.
     pub fn coefficients(&self) -> &Coefficients {
         &self.coefficients

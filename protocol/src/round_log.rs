@@ -293,6 +293,51 @@ impl RoundLog {
         self.digests = self.digests.split_off(&oldest.saturating_sub(2 * self.window));
     }
 
+    /// The log digests that are retained: the number of settled rounds of the first one, and one for each
+    /// number from there on.
+    pub fn history(&self) -> (u64, Vec<Digest>) {
+        let first = self.digests.keys().next().copied().unwrap_or(self.settled);
+        (first, self.digests.values().copied().collect())
+    }
+
+    /// Where this history and another one ([`RoundLog::history`]) part: the largest number of settled
+    /// rounds after which their digests are equal.
+    pub fn common(&self, first: u64, digests: &[Digest]) -> Option<u64> {
+        let both =
+            (first..).zip(digests).filter(|(count, digest)| self.digest_after(*count) == Some(**digest));
+        both.map(|(count, _)| count).last()
+    }
+
+    /// Whether the sets of the rounds from `settled` on are held by a log that has settled `by`.
+    pub fn retains(&self, settled: u64, by: u64) -> bool {
+        settled.saturating_add(self.retention) >= by
+    }
+
+    /// Takes back that the rounds from `settled` on have settled, and gives up the sets of those below
+    /// `until`, for others to take their place. Returns the deltas that are given up.
+    ///
+    /// [`RoundLog::retains`] must hold for them, and a digest after `settled` rounds must be known.
+    pub fn rewind(&mut self, settled: u64, until: u64) -> Vec<Arc<Delta>> {
+        self.settled = settled;
+        self.digests.split_off(&(settled + 1));
+        let later = self.rounds.split_off(&until.max(settled));
+        let given_up = std::mem::replace(&mut self.rounds, later).into_iter();
+        let mut deltas = Vec::new();
+        for (round, set) in given_up {
+            if round < settled {
+                self.rounds.insert(round, set);
+                continue;
+            }
+            for entry in set.entries.into_values() {
+                if let Entry::Delta(delta) = &entry {
+                    deltas.push(delta.clone());
+                }
+                self.forget(Some(entry));
+            }
+        }
+        deltas
+    }
+
     /// Number of deltas held, in all rounds.
     pub fn held(&self) -> usize {
         self.bodies.values().map(Vec::len).sum()

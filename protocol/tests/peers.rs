@@ -261,21 +261,59 @@ fn a_peer_away_for_longer_than_the_window_keeps_training_and_joins_again() {
     assert!(world.outboxes[2].len() > published + 10, "it publishes again");
 }
 
+/// Three of eight cannot hear the others for a while; both sides go on publishing, each for itself.
+fn parted(seed: u64, seconds: u64, rounds: u64) -> World {
+    let mut world = World::new(seed);
+    world.loss = 100;
+    for _ in 0..8 {
+        world.add(Part { stop_before: Some(rounds), ..FOUNDER });
+    }
+    world.run_for(8);
+    world.cut.extend((0..5).flat_map(|one| (5..8).map(move |other| (one, other))));
+    world.run_for(seconds);
+    let sides = (world.peers[0].log_digest(), world.peers[7].log_digest());
+    let rounds_of: Vec<u64> = world.peers.iter().map(Peer::round).collect();
+    assert!(sides.0 != sides.1, "nothing parted: {rounds_of:?}");
+    world.cut.clear();
+    world.run_for(rounds * 3);
+    world
+}
+
+fn gave_up(world: &World, at: usize) -> bool {
+    world.reports[at].iter().any(|report| matches!(report, Report::GaveUp { .. }))
+}
+
 #[test]
-fn histories_that_parted_are_reported_and_never_taken_for_agreement() {
+fn after_a_long_partition_all_take_up_the_history_of_most() {
+    let window = u64::from(genesis().rounds.window);
+    let retention = u64::from(genesis().rounds.retention);
+    for seed in 0..5 {
+        // Beyond the window, the rounds since are exchanged; beyond retention, a checkpoint.
+        for seconds in [2 * window, 2 * retention] {
+            let world = parted(seed, seconds, 2 * seconds + 60);
+            assert_eq!(world.finished.len(), 8, "seed {seed}, {seconds} s: {:?}", world.finished);
+            world.assert_agreement(&[0, 1, 2, 3, 4, 5, 6, 7]);
+            for at in 0..8 {
+                assert_eq!(gave_up(&world, at), at >= 5, "seed {seed}, {seconds} s: peer {at}");
+                assert_eq!(world.rebased[at] > 0, at >= 5, "seed {seed}, {seconds} s: peer {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_who_was_deaf_and_dumb_takes_up_the_history_of_the_others() {
     let mut world = World::new(9);
     for _ in 0..3 {
         world.add(Part { stop_before: Some(60), ..FOUNDER });
     }
     world.run_for(8);
-    // Deaf and dumb, but still connected: it goes on publishing for itself.
+    // Still connected: it goes on publishing for itself.
     world.cut.extend([(0, 2), (1, 2)]);
     world.run_for(30);
     world.cut.clear();
     world.run_for(90);
-    let diverged =
-        |at: usize| world.reports[at].iter().any(|report| matches!(report, Report::Diverged { .. }));
-    assert!(diverged(0) && diverged(1) && diverged(2));
-    assert!(world.finished.is_empty(), "{:?}", world.finished);
-    world.assert_agreement(&[0, 1]);
+    assert_eq!(world.finished.len(), 3);
+    world.assert_agreement(&[0, 1, 2]);
+    assert!(!gave_up(&world, 0) && !gave_up(&world, 1) && gave_up(&world, 2));
 }

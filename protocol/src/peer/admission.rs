@@ -44,6 +44,10 @@ impl Peer {
     /// [`Action::Verdict`] with the same `token`.
     pub fn handle_gossip(&mut self, now: Time, source: PeerKey, token: u64, bytes: &[u8]) {
         match Gossip::decode(bytes) {
+            Ok(Gossip::Delta(signed, _)) if self.is_closed(signed.header.round) => {
+                self.refuse("delta of a round that is being caught up with", source);
+                self.verdict(token, Verdict::Ignore);
+            }
             Ok(Gossip::Delta(signed, body)) => match self.screen(&signed) {
                 Screened::Good => match body {
                     Some(body) => self.admit(now, source, *signed, body, vec![token]),
@@ -78,6 +82,11 @@ impl Peer {
             Phase::Joining(join) => ahead.max(join.target_round()),
             _ => ahead,
         }
+    }
+
+    /// Whether only the source of the join under way has a say in this round.
+    fn is_closed(&self, round: u64) -> bool {
+        matches!(&self.phase, Phase::Joining(join) if round < join.closed_below())
     }
 
     fn screen(&self, signed: &SignedHeader) -> Screened {
@@ -125,7 +134,9 @@ impl Peer {
             token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
             return;
         }
-        if let Some(body) = self.log.body(&hash).map(|body| body.to_vec()) {
+        if let Some(body) =
+            self.log.body(&hash).or_else(|| self.given_up_body(&hash)).map(|body| body.to_vec())
+        {
             self.admit(now, source, signed, body, token.into_iter().collect());
             return;
         }

@@ -17,9 +17,11 @@
 //! * `admission` decides about deltas that come in: verified before anything is kept or passed on.
 //! * `exchange` talks with neighbours: statuses, rounds, blobs.
 //! * [`rounds`] advances: sign, wait, fold, settle, checkpoint, finish.
+//! * `branch` keeps all histories one: it takes up the majority's where ours differs.
 //! * `join` brings a newcomer, or somebody who was away, to where the swarm is.
 
 mod admission;
+mod branch;
 mod exchange;
 mod join;
 pub mod rounds;
@@ -106,6 +108,10 @@ pub enum Action {
     },
     /// C has changed: recompute the model (see [`Peer::take_touched`]).
     Folded,
+    /// C has left one history for another, without deltas that this peer had published; it was this
+    /// before. The device's own model shall stay as it is: the residual takes up the difference, C as it
+    /// is now minus C as it was.
+    Rebase(Box<Coefficients>),
     /// Something to tell the user.
     Report(Report),
     /// Cut `peer` off for a while.
@@ -153,6 +159,11 @@ pub enum Report {
     },
     /// No neighbour has what is needed to join; trying again.
     CannotJoin(&'static str),
+    /// Most authors have another history: ours has been given up from so many settled rounds on.
+    GaveUp {
+        /// How many.
+        rounds: u64,
+    },
     /// A neighbour's settled history differs from ours.
     Diverged {
         /// The neighbour.
@@ -220,6 +231,9 @@ pub struct Peer {
     phase: Phase,
     round: u64,
     next_to_sign: u64,
+    /// The history that most authors have, if it is not ours.
+    majority: Option<branch::Majority>,
+    given_up: Option<Box<branch::GivenUp>>,
     met_others: bool,
     /// Left by everybody, and said so.
     alone: bool,
@@ -264,6 +278,8 @@ impl Peer {
             phase: Phase::Seeking { since: now },
             round: 0,
             next_to_sign: 0,
+            majority: None,
+            given_up: None,
             met_others: false,
             alone: false,
             refusals: BTreeMap::new(),

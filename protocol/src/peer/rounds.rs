@@ -189,6 +189,9 @@ impl Peer {
             self.continue_finishing(now);
             return;
         }
+        if self.seek_majority(now) {
+            return;
+        }
         self.phase = Phase::Training;
         self.pacer.start(now);
         if self.part.trains {
@@ -210,6 +213,7 @@ impl Peer {
             while self.log.settled() < self.log.settled_at(self.round) {
                 self.log.settle_next();
                 let settled = self.log.settled();
+                self.count_bases(settled - 1);
                 self.replica.settle(settled);
                 if settled.is_multiple_of(every) {
                     self.checkpoint();
