@@ -53,10 +53,11 @@ impl Peer {
                     for proof in &proofs {
                         self.admit_proof(proof, peer);
                     }
+                    // Before the offers: one whose body cannot even be asked for now takes this back.
+                    self.join_round_listed(round);
                     for signed in headers {
                         self.offer(now, peer, signed);
                     }
-                    self.join_round_listed(round);
                 }
             }
             (Pending::Blob(hash), Ok(Response::Blob { total, bytes })) => {
