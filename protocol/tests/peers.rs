@@ -155,6 +155,26 @@ fn a_newcomer_joins_late_from_a_checkpoint_and_agrees() {
     }
 }
 
+/// More deltas than a neighbour takes questions at a time: a joiner must not settle the rounds without
+/// those that it could not ask for at once.
+#[test]
+fn a_newcomer_fetches_every_delta_of_crowded_rounds() {
+    let mut world = World::new(11);
+    for _ in 0..20 {
+        world.add(Part { stop_before: Some(24), ..FOUNDER });
+    }
+    world.run_for(4);
+    assert!((3..=8).contains(&world.peers[0].round()), "{}", world.peers[0].round());
+    // It is connected with one of them only.
+    let late = world.add(Part { stop_before: Some(24), ..JOINER });
+    for other in 1..20 {
+        world.disconnect(other, late);
+    }
+    world.run_for(80);
+    assert_eq!(world.finished.len(), 21, "{:?}", world.reports[late]);
+    world.assert_agreement(&(0..21).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_joiner_with_nobody_there_waits() {
     let mut world = World::new(1);

@@ -294,8 +294,7 @@ impl World {
             // The slowest weather costs less than five times the training time.
             let most = self.options.round.mul_f64(5.0 * self.options.rounds as f64) + 2 * QUIET;
             if now > most + self.options.partition.unwrap_or_default() {
-                let detail = format!("half of the peers have not got beyond round {}", self.progress().round);
-                return Err(self.violated(Invariant::Progress, self.stragglers(), detail));
+                return Err(self.divided(Invariant::Progress));
             }
             return Ok(false);
         };
@@ -314,18 +313,13 @@ impl World {
             return Ok(true);
         }
         if !agree && now > since + QUIET + self.options.round.mul_f64(4.0 * self.options.slowness) {
-            return Err(self.not_converged());
+            return Err(self.divided(Invariant::Convergence));
         }
         Ok(false)
     }
 
-    fn stragglers(&self) -> Vec<usize> {
-        let behind = |(_, peer): &(usize, &Peer)| peer.round() < self.options.rounds;
-        self.honest().into_iter().filter(behind).map(|(at, _)| at).take(8).collect()
-    }
-
-    /// Describes the groups that hold different sets, the largest first.
-    fn not_converged(&self) -> Violation {
+    /// A violation that describes the groups that hold different sets, the largest first.
+    fn divided(&self, invariant: Invariant) -> Violation {
         let mut groups: HashMap<(u64, &str, Digest), Vec<usize>> = HashMap::new();
         for (at, peer) in self.honest() {
             groups.entry((peer.round(), peer.doing(), peer.log_digest())).or_default().push(at);
@@ -347,7 +341,7 @@ impl World {
         lines.insert(0, format!("{} groups hold different sets", groups.len()));
         lines.extend(self.invariants.parting());
         let odd = groups.iter().skip(1).flat_map(|(_, peers)| peers.iter().copied()).take(8).collect();
-        self.violated(Invariant::Convergence, odd, lines.join("\n  "))
+        self.violated(invariant, odd, lines.join("\n  "))
     }
 
     /// The last checks, and the figures.
