@@ -25,12 +25,17 @@ use super::{Peer, Phase, Report};
 /// Rounds asked for at a time.
 const AHEAD: u64 = 4;
 
+/// Questions in a row that the source may leave unanswered before another one is looked for.
+const MAX_UNANSWERED: u32 = 6;
+
 /// A join under way.
 pub(super) struct Join {
     source: PeerKey,
     /// The source's round.
     target: u64,
     stage: Stage,
+    /// Questions in a row without an answer.
+    unanswered: u32,
     /// Why it cannot go on.
     failed: Option<&'static str>,
 }
@@ -82,7 +87,8 @@ impl Peer {
         let retained = status.settled.saturating_sub(u64::from(self.genesis.rounds.retention));
         if self.round >= status.round || self.log.settled() >= retained && self.has_history(status.settled) {
             let stage = Stage::CatchingUp { listed: BTreeSet::new() };
-            self.phase = Phase::Joining(Join { source, target: status.round, stage, failed: None });
+            self.phase =
+                Phase::Joining(Join { source, target: status.round, stage, unanswered: 0, failed: None });
             self.continue_joining(now);
             return;
         }
@@ -91,7 +97,8 @@ impl Peer {
         let vouching = checkpoint.settled + u64::from(self.genesis.rounds.window) - 1;
         if self.ask_round(now, source, vouching) {
             let stage = Stage::Vouching(checkpoint);
-            self.phase = Phase::Joining(Join { source, target: status.round, stage, failed: None });
+            self.phase =
+                Phase::Joining(Join { source, target: status.round, stage, unanswered: 0, failed: None });
         }
     }
 
@@ -144,8 +151,10 @@ impl Peer {
 
     /// All headers of `round` that the source knows have been offered.
     pub(super) fn join_round_listed(&mut self, round: u64) {
-        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &mut self.phase {
+        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, unanswered, .. }) = &mut self.phase
+        {
             listed.insert(round);
+            *unanswered = 0;
         }
     }
 
@@ -156,12 +165,16 @@ impl Peer {
         }
     }
 
-    /// The source cannot list `round`.
+    /// The source does not answer what it knows of `round`. While catching up it is asked again a few
+    /// times: what it has listed is lost with the join, and a network that loses one question in five
+    /// would never let anybody in.
     pub(super) fn join_round_failed(&mut self, _round: u64, peer: PeerKey) {
-        if let Phase::Joining(join) = &mut self.phase
-            && join.source == peer
-            && !matches!(join.stage, Stage::Fetching(_))
-        {
+        let Phase::Joining(join) = &mut self.phase else { return };
+        if join.source != peer || matches!(join.stage, Stage::Fetching(_)) {
+            return;
+        }
+        join.unanswered += 1;
+        if matches!(join.stage, Stage::Vouching(_)) || join.unanswered >= MAX_UNANSWERED {
             join.failed = Some("the neighbour that was asked does not answer");
         }
     }
