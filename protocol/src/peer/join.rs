@@ -50,10 +50,6 @@ enum Stage {
 }
 
 impl Join {
-    pub(super) fn target_round(&self) -> u64 {
-        self.target
-    }
-
     pub(super) fn wanted_state(&self) -> Option<Digest> {
         match &self.stage {
             Stage::Fetching(checkpoint) => Some(checkpoint.state),
@@ -266,7 +262,7 @@ impl Peer {
             self.begin_round(now);
             return;
         }
-        for round in next..target.min(next + AHEAD) {
+        for round in next..target.min(next + AHEAD).min(self.newest() + 1) {
             let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &self.phase else {
                 return;
             };

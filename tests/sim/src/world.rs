@@ -18,7 +18,7 @@ use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::identity::{Identity, PeerKey};
 use swarm_protocol::peer::snapshot::Snapshot;
-use swarm_protocol::peer::{Part, Peer};
+use swarm_protocol::peer::{Part, Peer, Report};
 use swarm_protocol::wire::Role;
 
 use crate::clock::Clock;
@@ -56,6 +56,8 @@ struct Place {
     snapshot: Option<Snapshot>,
     attack: Option<Attack>,
     finished: bool,
+    /// The last thing that it told its user.
+    report: Option<Report>,
     /// What a replayer has heard.
     heard: Vec<Rc<Message>>,
 }
@@ -151,6 +153,7 @@ impl World {
             snapshot: None,
             attack,
             finished: false,
+            report: None,
             heard: Vec::new(),
         });
     }
@@ -332,9 +335,13 @@ impl World {
             .map(|((round, doing, digest), peers)| {
                 let some: Vec<String> = peers.iter().take(4).map(usize::to_string).collect();
                 format!(
-                    "{} peers ({}..) in round {round}, {doing}, sets {digest:.8}",
+                    "{} peers ({}..) in round {round}, {doing}, sets {digest:.8}, told last: {}",
                     peers.len(),
-                    some.join(", ")
+                    some.join(", "),
+                    peers
+                        .first()
+                        .and_then(|at| self.places[*at].report.as_ref())
+                        .map_or_else(|| "nothing".to_owned(), |report| format!("{report:?}"))
                 )
             })
             .collect();
