@@ -75,13 +75,10 @@ impl Peer {
         self.continue_phase(now);
     }
 
-    /// The highest round of which deltas are accepted now.
+    /// The highest round of which deltas are accepted now. Which authors a later round may have cannot be
+    /// known yet: that depends on the history two windows before it.
     pub(super) fn newest(&self) -> u64 {
-        let ahead = self.round + u64::from(self.genesis.rounds.window);
-        match &self.phase {
-            Phase::Joining(join) => ahead.max(join.target_round()),
-            _ => ahead,
-        }
+        self.round + u64::from(self.genesis.rounds.window)
     }
 
     /// Whether only the source of the join under way has a say in this round.

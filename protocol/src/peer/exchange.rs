@@ -55,10 +55,11 @@ impl Peer {
                     for proof in &proofs {
                         self.admit_proof(proof, peer);
                     }
+                    // Before the offers: one whose body cannot even be asked for now takes this back.
+                    self.join_round_listed(round);
                     for signed in headers {
                         self.offer(now, peer, signed);
                     }
-                    self.join_round_listed(round);
                 }
             }
             (Pending::Blob(hash), Ok(Response::Blob { total, bytes })) => {
@@ -234,6 +235,11 @@ impl Peer {
         neighbour.diverged |= diverged;
         neighbour.heard += 1;
         let joining = status.role == Role::Joining;
+        // Rounds that are open here and settled there are not among its open sets; its history tells whether
+        // we lack something of them.
+        let behind = self.log.settled()..status.settled.min(self.round);
+        let theirs = Some(status.log_digest);
+        let lacking = behind.end == status.settled && self.log.expected_digest(status.settled) != theirs;
         let (settled, left_behind) = (status.settled, status.settled > self.round && !joining);
         neighbour.status = Some((status, now));
         if diverged && !joining {
@@ -257,7 +263,7 @@ impl Peer {
             // A claim alone proves nothing; a delta with our signature does.
             self.ask_round(now, peer, claimed - 1);
         }
-        for round in differing {
+        for round in behind.filter(|_| lacking).chain(differing) {
             self.ask_round(now, peer, round);
         }
     }

@@ -26,12 +26,17 @@ use super::{Peer, Phase, Report};
 /// Rounds asked for at a time.
 const AHEAD: u64 = 4;
 
+/// Questions in a row that the source may leave unanswered before another one is looked for.
+const MAX_UNANSWERED: u32 = 6;
+
 /// A join under way.
 pub(super) struct Join {
     source: PeerKey,
     /// The source's round.
     target: u64,
     stage: Stage,
+    /// Questions in a row without an answer.
+    unanswered: u32,
     /// Why it cannot go on.
     failed: Option<&'static str>,
 }
@@ -88,10 +93,6 @@ impl Join {
         }
     }
 
-    pub(super) fn target_round(&self) -> u64 {
-        self.target
-    }
-
     pub(super) fn wanted_state(&self) -> Option<Digest> {
         match &self.stage {
             Stage::Fetching(checkpoint) => Some(checkpoint.state),
@@ -131,7 +132,7 @@ impl Peer {
     }
 
     pub(super) fn join_from(&mut self, source: PeerKey, target: u64, stage: Stage) {
-        self.phase = Phase::Joining(Join { source, target, stage, failed: None });
+        self.phase = Phase::Joining(Join { source, target, stage, unanswered: 0, failed: None });
     }
 
     /// Both histories are one up to where ours ends: fetches what the source has settled and heard since.
@@ -209,8 +210,11 @@ impl Peer {
 
     /// All headers of `round` that the source knows have been offered.
     pub(super) fn join_round_listed(&mut self, round: u64) {
-        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, .. }) = &mut self.phase {
+        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, unanswered, .. }) =
+            &mut self.phase
+        {
             listed.insert(round);
+            *unanswered = 0;
         }
     }
 
@@ -221,12 +225,16 @@ impl Peer {
         }
     }
 
-    /// `peer`, if it is the source, cannot list a round or its history.
+    /// `peer`, if it is the source, does not answer what it knows of a round, or its history. While catching up it is asked again a few
+    /// times: what it has listed is lost with the join, and a network that loses one question in five
+    /// would never let anybody in.
     pub(super) fn join_failed(&mut self, peer: PeerKey) {
-        if let Phase::Joining(join) = &mut self.phase
-            && join.source == peer
-            && !matches!(join.stage, Stage::Fetching(_))
-        {
+        let Phase::Joining(join) = &mut self.phase else { return };
+        if join.source != peer || matches!(join.stage, Stage::Fetching(_)) {
+            return;
+        }
+        join.unanswered += 1;
+        if !matches!(join.stage, Stage::CatchingUp { .. }) || join.unanswered >= MAX_UNANSWERED {
             join.failed = Some("the neighbour that was asked does not answer");
         }
     }
@@ -327,7 +335,7 @@ impl Peer {
             self.begin_round(now);
             return;
         }
-        for round in next..target.min(next + AHEAD) {
+        for round in next..target.min(next + AHEAD).min(self.newest() + 1) {
             let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, .. }) = &self.phase else {
                 return;
             };

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::Time;
-use crate::anti_entropy::{REQUEST_TIMEOUT, STATUS_INTERVAL};
+use crate::anti_entropy::{Neighbour, STATUS_INTERVAL};
 use crate::delta::{self, Delta, Header, fixed_loss};
 use crate::digest::Digest;
+use crate::identity::PeerKey;
 use crate::packing;
 use crate::wire::{Checkpoint, Gossip, MAX_INLINE, Role};
 
@@ -20,6 +21,9 @@ const AGREEING_STATUSES: u64 = 2;
 
 /// Without neighbours, a finishing peer stays this long for somebody to come back.
 pub(super) const FINISH_ALONE: Duration = Duration::from_secs(3);
+
+/// A status older than this does not say any more where a neighbour is.
+const FRESH: Duration = STATUS_INTERVAL.saturating_mul(4);
 
 /// What the trainer extracted for a round.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,16 +155,20 @@ impl Peer {
     }
 
     /// Whether most neighbours are so far behind that going on would settle rounds that they are still
-    /// going to publish for: half of the window. Who has not said where it is for a while does not count;
-    /// whoever is behind itself never waits here, so somebody always goes on.
+    /// going to publish for: a quarter of the window. Who has not said where it is for a while does not
+    /// count; whoever is behind itself never waits here, so somebody always goes on.
     fn is_far_ahead(&self, now: Time) -> bool {
-        let statuses = self.neighbours.iter().filter_map(|(_, neighbour)| neighbour.status.as_ref());
-        let authors =
-            statuses.filter(|(status, heard)| status.role == Role::Author && *heard + REQUEST_TIMEOUT > now);
-        let mut rounds: Vec<u64> = authors.map(|(status, _)| status.round).collect();
+        let at = |(peer, neighbour): (&PeerKey, &Neighbour)| {
+            let (status, heard) = neighbour.status.as_ref()?;
+            let counts = status.role == Role::Author && *heard + FRESH > now;
+            // Its deltas may have said more since.
+            counts.then(|| status.round.max(self.membership.latest(peer).unwrap_or(0)))
+        };
+        let mut rounds: Vec<u64> = self.neighbours.iter().filter_map(at).collect();
         rounds.sort_unstable();
         let median = rounds.len().checked_sub(1).and_then(|last| rounds.get(last.div_ceil(2)));
-        median.is_some_and(|median| median + u64::from(self.genesis.rounds.window) / 2 <= self.round)
+        let lead = u64::from(self.genesis.rounds.window / 4).max(1);
+        median.is_some_and(|median| median + lead <= self.round)
     }
 
     fn next_round(&mut self, now: Time) {

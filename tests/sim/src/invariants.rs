@@ -60,7 +60,7 @@ pub(crate) struct Invariants {
     seen: Vec<Seen>,
     first_fold: BTreeMap<u64, Time>,
     last_change: BTreeMap<u64, Time>,
-    parting: Option<(Time, usize, usize, u64)>,
+    parting: Option<String>,
     pub(crate) parted: u64,
     pub(crate) most_held: usize,
 }
@@ -94,6 +94,13 @@ fn void(peer: &Peer, round: u64) -> Vec<PeerKey> {
             Entry::Delta(_) => None,
         })
         .collect()
+}
+
+/// The authors of `deltas` that have not the same in `others`; a few of them.
+fn missing(deltas: &[Arc<Delta>], others: &[Arc<Delta>]) -> String {
+    let missing = deltas.iter().filter(|delta| others.iter().all(|other| other.id != delta.id));
+    let authors: Vec<String> = missing.take(4).map(|delta| format!("{:.8}", delta.header().author)).collect();
+    if authors.is_empty() { "none".to_owned() } else { authors.join(" ") }
 }
 
 impl Invariants {
@@ -225,9 +232,22 @@ impl Invariants {
                 self.history.insert(count, (after, at));
             }
             Some((first, _)) if *first == after => {}
-            Some((_, other)) => {
+            Some((first, other)) => {
                 self.parted += 1;
-                self.parting.get_or_insert((now, *other, at, count - 1));
+                let round = count - 1;
+                let theirs = self.rounds.get(first).map(|settled| settled.deltas.as_slice());
+                let ours: Vec<Arc<Delta>> = log.deltas(round).cloned().collect();
+                let theirs = theirs.unwrap_or_default();
+                let (more, less) = (missing(&ours, theirs), missing(theirs, &ours));
+                self.parting.get_or_insert_with(|| {
+                    format!(
+                        "settled histories first parted after {now:?}: for round {round} peer {at} (in round \
+                         {}) has {} deltas where peer {other} had {}; more: {more}, less: {less}",
+                        peer.round(),
+                        ours.len(),
+                        theirs.len()
+                    )
+                });
             }
         }
         if self.rounds.contains_key(&after) {
@@ -272,8 +292,7 @@ impl Invariants {
 
     /// Where settled histories first parted, in words.
     pub(crate) fn parting(&self) -> Option<String> {
-        let (time, first, other, round) = self.parting?;
-        Some(format!("peers {first} and {other} settled round {round} differently, noticed after {time:?}"))
+        self.parting.clone()
     }
 
     /// Judges the end: `peers` are the honest ones that are there, and they hold the same sets. Computes C

@@ -18,7 +18,7 @@ use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::identity::{Identity, PeerKey};
 use swarm_protocol::peer::snapshot::Snapshot;
-use swarm_protocol::peer::{Part, Peer};
+use swarm_protocol::peer::{Part, Peer, Report};
 use swarm_protocol::wire::Role;
 
 use crate::clock::Clock;
@@ -56,6 +56,8 @@ struct Place {
     snapshot: Option<Snapshot>,
     attack: Option<Attack>,
     finished: bool,
+    /// The last thing that it told its user.
+    report: Option<Report>,
     /// What a replayer has heard.
     heard: Vec<Rc<Message>>,
 }
@@ -151,6 +153,7 @@ impl World {
             snapshot: None,
             attack,
             finished: false,
+            report: None,
             heard: Vec::new(),
         });
     }
@@ -294,8 +297,7 @@ impl World {
             // The slowest weather costs less than five times the training time.
             let most = self.options.round.mul_f64(5.0 * self.options.rounds as f64) + 2 * QUIET;
             if now > most + self.options.partition.unwrap_or_default() {
-                let detail = format!("half of the peers have not got beyond round {}", self.progress().round);
-                return Err(self.violated(Invariant::Progress, self.stragglers(), detail));
+                return Err(self.divided(Invariant::Progress));
             }
             return Ok(false);
         };
@@ -314,18 +316,13 @@ impl World {
             return Ok(true);
         }
         if !agree && now > since + QUIET + self.options.round.mul_f64(4.0 * self.options.slowness) {
-            return Err(self.not_converged());
+            return Err(self.divided(Invariant::Convergence));
         }
         Ok(false)
     }
 
-    fn stragglers(&self) -> Vec<usize> {
-        let behind = |(_, peer): &(usize, &Peer)| peer.round() < self.options.rounds;
-        self.honest().into_iter().filter(behind).map(|(at, _)| at).take(8).collect()
-    }
-
-    /// Describes the groups that hold different sets, the largest first.
-    fn not_converged(&self) -> Violation {
+    /// A violation that describes the groups that hold different sets, the largest first.
+    fn divided(&self, invariant: Invariant) -> Violation {
         let mut groups: HashMap<(u64, &str, Digest), Vec<usize>> = HashMap::new();
         for (at, peer) in self.honest() {
             groups.entry((peer.round(), peer.doing(), peer.log_digest())).or_default().push(at);
@@ -338,16 +335,20 @@ impl World {
             .map(|((round, doing, digest), peers)| {
                 let some: Vec<String> = peers.iter().take(4).map(usize::to_string).collect();
                 format!(
-                    "{} peers ({}..) in round {round}, {doing}, sets {digest:.8}",
+                    "{} peers ({}..) in round {round}, {doing}, sets {digest:.8}, told last: {}",
                     peers.len(),
-                    some.join(", ")
+                    some.join(", "),
+                    peers
+                        .first()
+                        .and_then(|at| self.places[*at].report.as_ref())
+                        .map_or_else(|| "nothing".to_owned(), |report| format!("{report:?}"))
                 )
             })
             .collect();
         lines.insert(0, format!("{} groups hold different sets", groups.len()));
         lines.extend(self.invariants.parting());
         let odd = groups.iter().skip(1).flat_map(|(_, peers)| peers.iter().copied()).take(8).collect();
-        self.violated(Invariant::Convergence, odd, lines.join("\n  "))
+        self.violated(invariant, odd, lines.join("\n  "))
     }
 
     /// The last checks, and the figures.

@@ -153,7 +153,7 @@ impl World {
                 }
                 Action::Request { peer, id, bytes } => self.request(at, peer, id, bytes),
                 Action::Respond { token, bytes } => self.respond(at, token, bytes),
-                Action::Report(_) => {}
+                Action::Report(report) => self.places[at].report = Some(report),
                 Action::Ban { peer, duration, reason } => {
                     let Some(other) = self.index.get(&peer).map(|who| who.at) else { continue };
                     if self.is_honest(at) && self.is_honest(other) {
