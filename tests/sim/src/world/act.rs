@@ -163,7 +163,8 @@ impl World {
                     self.cut_off(at, other, duration)?;
                 }
                 Action::Finished => self.places[at].finished = true,
-                Action::Folded => folded = true,
+                // A made-up trainer has no model to keep.
+                Action::Folded | Action::Rebase(_) => folded = true,
             }
         }
         let now = self.queue.now();
