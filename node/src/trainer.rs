@@ -25,6 +25,9 @@ pub(crate) enum Order {
         /// Coefficients of a full tile.
         k: u32,
     },
+    /// C has left one history for another: from the first of these to the second. The device's own model
+    /// stays as it is.
+    Rebase(Box<(Coefficients, Coefficients)>),
     /// Hand over what a snapshot needs; training goes on.
     Save,
     /// Measure the shared model on the validation text.

@@ -162,6 +162,13 @@ impl Residual {
         delta.for_each(layout, |index, units| self.values[index] += units as f32 * UNIT);
     }
 
+    /// Takes up what C gained from `before` to `after`: `inverseDCT(after - R)` is then what
+    /// `inverseDCT(before - R)` was, but for rounding.
+    pub fn rebase(&mut self, before: &Coefficients, after: &Coefficients) {
+        let gained = before.values().iter().zip(after.values()).map(|(old, new)| new.wrapping_sub(*old));
+        self.values.iter_mut().zip(gained).for_each(|(value, gained)| *value += gained as f32 * UNIT);
+    }
+
     /// Takes out what `delta` carried: it was sent after this residual was saved.
     pub fn take_out(&mut self, layout: &Layout, delta: &SparseDelta) {
         delta.for_each(layout, |index, units| self.values[index] -= units as f32 * UNIT);
@@ -305,6 +312,23 @@ mod tests {
             let left = (r.norm() / before).powi(2);
             assert!(left < most, "k = {k}: {left:.3} of the energy is left");
         }
+    }
+
+    #[test]
+    fn a_rebased_residual_keeps_the_model() {
+        let layout = layout();
+        let count = layout.len() as i32;
+        let before = Coefficients::new((0..count).map(|i| i * 1000 - 77).collect());
+        let after = Coefficients::new((0..count).map(|i| i * i % 90_001).collect());
+        let values = noise(3, layout.len(), 0.1);
+        let mut residual = Residual::from_values(&layout, values).unwrap();
+        let mut transforms = Transforms::new(&layout);
+        let mut models = [vec![0.0; layout.len()], vec![0.0; layout.len()]];
+        model(&layout, &mut transforms, &before, Some(&residual), None, &mut models[0]);
+        residual.rebase(&before, &after);
+        model(&layout, &mut transforms, &after, Some(&residual), None, &mut models[1]);
+        let furthest = models[0].iter().zip(&models[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(furthest < 1e-5, "{furthest}");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub enum Pending {
     Round(u64),
     /// A piece of the bytes with this hash.
     Blob(Digest),
+    /// Log digests.
+    History,
 }
 
 /// One connected peer.

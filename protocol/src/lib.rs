@@ -59,7 +59,8 @@
 //!                     peers[other].handle_response(now, keys[at], token, Some(&bytes));
 //!                 }
 //!                 Action::Finished => finished += 1,
-//!                 Action::Verdict { .. } | Action::Folded | Action::Report(_) | Action::Ban { .. } => {}
+//!                 Action::Verdict { .. } | Action::Folded | Action::Rebase(_) => {}
+//!                 Action::Report(_) | Action::Ban { .. } => {}
 //!             }
 //!         }
 //!     }
@@ -72,6 +73,7 @@
 
 pub mod anti_entropy;
 pub mod architecture;
+pub mod checks;
 pub mod codec;
 pub mod delta;
 pub mod digest;

@@ -11,10 +11,10 @@ use swarm_optimizer::coefficients::{Coefficients, Direction};
 use swarm_optimizer::layout::Layout;
 use swarm_optimizer::sparse::SparseDelta;
 
+use crate::checks::Checks;
 use crate::delta::Delta;
 use crate::digest::Digest;
 use crate::genesis::Rule;
-use crate::packing;
 use crate::round_log::RoundLog;
 
 /// C, and what has been folded into it.
@@ -22,6 +22,7 @@ use crate::round_log::RoundLog;
 pub struct Replica {
     layout: Arc<Layout>,
     rule: Rule,
+    checks: Arc<dyn Checks>,
     coefficients: Coefficients,
     folded: BTreeMap<u64, Vec<Arc<Delta>>>,
     touched: Vec<bool>,
@@ -31,11 +32,12 @@ pub struct Replica {
 
 impl Replica {
     /// A replica whose C is `settled`, the coefficients after all rounds that the log calls settled.
-    pub fn new(layout: Arc<Layout>, rule: Rule, settled: Coefficients) -> Self {
+    pub fn new(layout: Arc<Layout>, rule: Rule, settled: Coefficients, checks: Arc<dyn Checks>) -> Self {
         let touched = vec![true; layout.tiles().len()];
         Self {
             layout,
             rule,
+            checks,
             coefficients: settled,
             folded: BTreeMap::new(),
             touched,
@@ -69,23 +71,35 @@ impl Replica {
 
     fn apply(&mut self, deltas: &[Arc<Delta>], direction: Direction) {
         let sparse = self.unpack(deltas);
-        let set: Vec<&SparseDelta> = sparse.iter().collect();
+        let set: Vec<&SparseDelta> = sparse.iter().map(Arc::as_ref).collect();
         self.coefficients.fold(&self.layout, &set, direction, &mut self.touched);
     }
 
-    fn unpack(&self, deltas: &[Arc<Delta>]) -> Vec<SparseDelta> {
-        // Every body in the log was decoded on admission, so the fallback never happens; if it did, it
-        // would be the same on every peer.
-        deltas
-            .iter()
-            .map(|delta| packing::decode_admitted(&self.layout, &self.rule, &delta.body).unwrap_or_default())
-            .collect()
+    fn unpack(&self, deltas: &[Arc<Delta>]) -> Vec<Arc<SparseDelta>> {
+        let unpack = |delta: &Arc<Delta>| {
+            self.checks.unpack(&self.layout, &self.rule, &delta.header().body_hash, &delta.body)
+        };
+        deltas.iter().map(unpack).collect()
+    }
+
+    /// Asks `checks` from now on.
+    pub fn set_checks(&mut self, checks: Arc<dyn Checks>) {
+        self.checks = checks;
     }
 
     /// Makes the folds of rounds below `settled` permanent. The log must have frozen these rounds, and
     /// `fold` must have run since they last changed.
     pub fn settle(&mut self, settled: u64) {
         self.folded = self.folded.split_off(&settled);
+    }
+
+    /// Takes the folds of the rounds from `settled` on that `log` has settled out of C again. The log must
+    /// still hold their sets.
+    pub fn rewind(&mut self, log: &RoundLog, settled: u64) {
+        for round in settled..log.settled() {
+            let deltas: Vec<Arc<Delta>> = log.deltas(round).cloned().collect();
+            self.apply(&deltas, Direction::Out);
+        }
     }
 
     /// C, with everything folded so far.
@@ -99,7 +113,7 @@ impl Replica {
         let mut touched = Vec::new();
         for deltas in self.folded.values() {
             let sparse = self.unpack(deltas);
-            let set: Vec<&SparseDelta> = sparse.iter().collect();
+            let set: Vec<&SparseDelta> = sparse.iter().map(Arc::as_ref).collect();
             settled.fold(&self.layout, &set, Direction::Out, &mut touched);
         }
         settled

@@ -48,7 +48,12 @@ pub enum Insert {
     Crowded,
 }
 
-type RoundSet = BTreeMap<PeerKey, Entry>;
+/// A round's entries, and the digest of them: it is asked for far more often than they change.
+#[derive(Clone, Debug, Default)]
+struct RoundSet {
+    entries: BTreeMap<PeerKey, Entry>,
+    digest: Digest,
+}
 
 /// The sets of all rounds that are open or retained.
 #[derive(Clone, Debug)]
@@ -113,7 +118,7 @@ impl RoundLog {
         if round > newest {
             return Insert::TooNew;
         }
-        let set = self.rounds.entry(round).or_default();
+        let set = &mut self.rounds.entry(round).or_default().entries;
         match set.get(&author) {
             Some(Entry::Void(_)) => Insert::Known,
             Some(Entry::Delta(held)) if held.id == delta.id => Insert::Known,
@@ -122,13 +127,16 @@ impl RoundLog {
                 proof.sort_by_key(|delta| delta.id);
                 let proof = Box::new((proof[0].signed, proof[1].signed));
                 self.void(&proof);
+                self.renew_digest(round);
                 Insert::Equivocation(proof)
             }
             None => {
                 let delta = Arc::new(delta);
                 self.bodies.entry(delta.header().body_hash).or_default().push(delta.clone());
                 set.insert(author, Entry::Delta(delta));
-                self.enforce_cap(round, author)
+                let inserted = self.enforce_cap(round, author);
+                self.renew_digest(round);
+                inserted
             }
         }
     }
@@ -140,16 +148,19 @@ impl RoundLog {
         if round < self.settled || round > newest {
             return false;
         }
-        if matches!(self.rounds.get(&round).and_then(|set| set.get(&author)), Some(Entry::Void(_))) {
+        if matches!(self.entry(round, &author), Some(Entry::Void(_))) {
             return false;
         }
         self.void(proof);
-        self.enforce_cap(round, author) == Insert::Added
+        let inserted = self.enforce_cap(round, author);
+        self.renew_digest(round);
+        inserted == Insert::Added
     }
 
     fn void(&mut self, proof: &(SignedHeader, SignedHeader)) {
         let (round, author) = (proof.0.header.round, proof.0.header.author);
-        let old = self.rounds.entry(round).or_default().insert(author, Entry::Void(Box::new(*proof)));
+        let set = &mut self.rounds.entry(round).or_default().entries;
+        let old = set.insert(author, Entry::Void(Box::new(*proof)));
         self.forget(old);
     }
 
@@ -173,7 +184,7 @@ impl RoundLog {
             .next_back()
             .map(|(_, digest)| *digest)
             .unwrap_or_default();
-        let Some(set) = self.rounds.get_mut(&round) else { return Insert::Added };
+        let Some(RoundSet { entries: set, .. }) = self.rounds.get_mut(&round) else { return Insert::Added };
         if set.len() <= self.publishers {
             return Insert::Added;
         }
@@ -194,20 +205,24 @@ impl RoundLog {
 
     /// All entries of a round, by author.
     pub fn entries(&self, round: u64) -> impl Iterator<Item = &Entry> {
-        self.rounds.get(&round).into_iter().flat_map(BTreeMap::values)
+        self.rounds.get(&round).into_iter().flat_map(|set| set.entries.values())
     }
 
     /// An author's delta for a round, if it counts.
     pub fn delta_of(&self, round: u64, author: &PeerKey) -> Option<&Arc<Delta>> {
-        match self.rounds.get(&round)?.get(author)? {
+        match self.entry(round, author)? {
             Entry::Delta(delta) => Some(delta),
             Entry::Void(_) => None,
         }
     }
 
+    fn entry(&self, round: u64, author: &PeerKey) -> Option<&Entry> {
+        self.rounds.get(&round)?.entries.get(author)
+    }
+
     /// Whether the log holds this delta, or knows that its author's part is void.
     pub fn knows(&self, round: u64, author: &PeerKey, id: Digest) -> bool {
-        match self.rounds.get(&round).and_then(|set| set.get(author)) {
+        match self.entry(round, author) {
             Some(Entry::Delta(held)) => held.id == id,
             Some(Entry::Void(_)) => true,
             None => false,
@@ -221,13 +236,13 @@ impl RoundLog {
 
     /// The digest of a round's set: equal digests mean equal sets. `None` for an empty set.
     pub fn set_digest(&self, round: u64) -> Option<Digest> {
-        let set = self.rounds.get(&round).filter(|set| !set.is_empty())?;
-        Some(Self::digest_of(set))
+        self.rounds.get(&round).filter(|set| !set.entries.is_empty()).map(|set| set.digest)
     }
 
-    fn digest_of(set: &RoundSet) -> Digest {
-        let mut bytes = Vec::with_capacity(set.len() * 33);
-        for (author, entry) in set {
+    fn renew_digest(&mut self, round: u64) {
+        let Some(set) = self.rounds.get_mut(&round) else { return };
+        let mut bytes = Vec::with_capacity(set.entries.len() * 33);
+        for (author, entry) in &set.entries {
             // Any two of an author's deltas prove the same, so a void part is named by its author.
             let (tag, id) = match entry {
                 Entry::Delta(delta) => (0, delta.id.0),
@@ -236,13 +251,13 @@ impl RoundLog {
             bytes.push(tag);
             bytes.extend(id);
         }
-        Digest::of("swarm round 1", &[&bytes])
+        set.digest = Digest::of("swarm round 1", &[&bytes]);
     }
 
     /// `(round, set digest)` of the rounds from `from` on that have entries.
     pub fn set_digests(&self, from: u64) -> Vec<(u64, Digest)> {
-        let sets = self.rounds.range(from..).filter(|(_, set)| !set.is_empty());
-        sets.map(|(round, set)| (*round, Self::digest_of(set))).collect()
+        let sets = self.rounds.range(from..).filter(|(_, set)| !set.entries.is_empty());
+        sets.map(|(round, set)| (*round, set.digest)).collect()
     }
 
     /// The log digest after `round`, if it is `before` it and the round's set is as it is now.
@@ -270,10 +285,57 @@ impl RoundLog {
         self.digests.insert(self.settled, chained);
         let oldest = self.settled.saturating_sub(self.retention);
         let kept = self.rounds.split_off(&oldest);
-        for entry in std::mem::replace(&mut self.rounds, kept).into_values().flat_map(BTreeMap::into_values) {
+        for entry in
+            std::mem::replace(&mut self.rounds, kept).into_values().flat_map(|set| set.entries.into_values())
+        {
             self.forget(Some(entry));
         }
         self.digests = self.digests.split_off(&oldest.saturating_sub(2 * self.window));
+    }
+
+    /// The log digests that are retained: the number of settled rounds of the first one, and one for each
+    /// number from there on.
+    pub fn history(&self) -> (u64, Vec<Digest>) {
+        let first = self.digests.keys().next().copied().unwrap_or(self.settled);
+        (first, self.digests.values().copied().collect())
+    }
+
+    /// Where this history and another one ([`RoundLog::history`]) part: the largest number of settled
+    /// rounds after which their digests are equal.
+    pub fn common(&self, first: u64, digests: &[Digest]) -> Option<u64> {
+        let both =
+            (first..).zip(digests).filter(|(count, digest)| self.digest_after(*count) == Some(**digest));
+        both.map(|(count, _)| count).last()
+    }
+
+    /// Whether the sets of the rounds from `settled` on are held by a log that has settled `by`.
+    pub fn retains(&self, settled: u64, by: u64) -> bool {
+        settled.saturating_add(self.retention) >= by
+    }
+
+    /// Takes back that the rounds from `settled` on have settled, and gives up the sets of those below
+    /// `until`, for others to take their place. Returns the deltas that are given up.
+    ///
+    /// [`RoundLog::retains`] must hold for them, and a digest after `settled` rounds must be known.
+    pub fn rewind(&mut self, settled: u64, until: u64) -> Vec<Arc<Delta>> {
+        self.settled = settled;
+        self.digests.split_off(&(settled + 1));
+        let later = self.rounds.split_off(&until.max(settled));
+        let given_up = std::mem::replace(&mut self.rounds, later).into_iter();
+        let mut deltas = Vec::new();
+        for (round, set) in given_up {
+            if round < settled {
+                self.rounds.insert(round, set);
+                continue;
+            }
+            for entry in set.entries.into_values() {
+                if let Entry::Delta(delta) = &entry {
+                    deltas.push(delta.clone());
+                }
+                self.forget(Some(entry));
+            }
+        }
+        deltas
     }
 
     /// Number of deltas held, in all rounds.
@@ -284,7 +346,7 @@ impl RoundLog {
     /// Everything that a snapshot needs: `(settled, digest)` pairs, and all entries.
     pub fn contents(&self) -> (Vec<(u64, Digest)>, Vec<&Entry>) {
         let digests = self.digests.iter().map(|(count, digest)| (*count, *digest)).collect();
-        (digests, self.rounds.values().flat_map(BTreeMap::values).collect())
+        (digests, self.rounds.values().flat_map(|set| set.entries.values()).collect())
     }
 
     /// Rebuilds a log from a snapshot's `contents`; `None` if `digests` does not hold `settled`.

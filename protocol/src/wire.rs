@@ -11,10 +11,12 @@
 //! | 16 | request: status | status | |
 //! | 17 | request: round | round | |
 //! | 18 | request: blob | hash, offset, length | |
+//! | 19 | request: history | | |
 //! | 32 | response: status | status | |
 //! | 33 | response: round | signed headers, proofs | |
 //! | 34 | response: blob | total length | the bytes |
 //! | 35 | response: refused | reason | |
+//! | 36 | response: history | first number of settled rounds, log digests | |
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -81,6 +83,8 @@ pub enum Request {
         /// Most bytes wanted; at most [`MAX_CHUNK`].
         length: u32,
     },
+    /// Your log digests, as far as you retain them?
+    History,
 }
 
 /// The answer to a [`Request`].
@@ -99,6 +103,13 @@ pub enum Response {
     },
     /// Not to be had here.
     Refused(Refusal),
+    /// Its log digests.
+    History {
+        /// Number of settled rounds of the first digest; one more for each that follows.
+        first: u64,
+        /// The digests; the last one is the newest.
+        digests: Vec<Digest>,
+    },
 }
 
 /// Why a request was not answered.
@@ -217,6 +228,7 @@ impl Request {
             Self::Status(status) => message(16, status, &[]),
             Self::Round(round) => message(17, round, &[]),
             Self::Blob { hash, offset, length } => message(18, &(hash, offset, length), &[]),
+            Self::History => message(19, &(), &[]),
         }
     }
 
@@ -232,6 +244,7 @@ impl Request {
                 let (hash, offset, length) = part(18, rest)?;
                 Ok(Self::Blob { hash, offset, length })
             }
+            (19, rest) => part(19, rest).map(|()| Self::History),
             (kind, _) => Err(WireError::Kind(kind)),
         }
     }
@@ -245,6 +258,7 @@ impl Response {
             Self::Round(headers, proofs) => message(33, &(headers, proofs), &[]),
             Self::Blob { total, bytes } => message(34, total, bytes),
             Self::Refused(reason) => message(35, reason, &[]),
+            Self::History { first, digests } => message(36, &(first, digests), &[]),
         }
     }
 
@@ -264,6 +278,10 @@ impl Response {
                 Ok(Self::Blob { total, bytes: bytes.to_vec() })
             }
             (35, rest) => Ok(Self::Refused(part(35, rest)?)),
+            (36, rest) => {
+                let (first, digests) = part(36, rest)?;
+                Ok(Self::History { first, digests })
+            }
             (kind, _) => Err(WireError::Kind(kind)),
         }
     }
@@ -324,6 +342,7 @@ mod tests {
             Request::Status(status()),
             Request::Round(12),
             Request::Blob { hash: digest(1), offset: 1 << 40, length: MAX_CHUNK },
+            Request::History,
         ]
     }
 
@@ -333,6 +352,7 @@ mod tests {
             Response::Round(vec![signed(1)], vec![(signed(1), signed(2))]),
             Response::Blob { total: 9, bytes: vec![4, 5] },
             Response::Refused(Refusal::NotHeld),
+            Response::History { first: 3, digests: vec![digest(1), digest(2)] },
         ]
     }
 

@@ -90,6 +90,10 @@ impl Node {
                         trainer.newest.put(self.peer.coefficients().clone(), self.peer.take_touched());
                     }
                 }
+                Action::Rebase(before) => {
+                    let after = self.peer.coefficients().clone();
+                    self.order(Order::Rebase(Box::new((*before, after))))?;
+                }
                 Action::Report(report) => self.tell(report)?,
                 Action::Finished => self.ended = Some(Ended::Finished),
             }
@@ -161,9 +165,13 @@ impl Node {
                     tracing::warn!("cannot join yet: {why}; trying again");
                 }
             }
-            Report::Diverged { peer, settled } => tracing::error!(
+            Report::Diverged { peer, settled } => tracing::warn!(
                 "peer {peer:.8} holds another history than this node after {settled} settled rounds: one of the two \
-                 was cut off for longer than the swarm's window"
+                 was cut off for longer than the swarm's window; both will take up what most authors have"
+            ),
+            Report::GaveUp { rounds } => tracing::warn!(
+                "most authors have another history: {rounds} settled rounds are given up for theirs; what this device \
+                 learned stays with it and is published again"
             ),
             Report::Equivocation { author, round } => {
                 tracing::warn!("author {author:.8} signed two deltas for round {round}: neither counts");

@@ -88,6 +88,8 @@ pub(crate) struct Learner {
     corpus: Corpus,
     sampler: Sampler,
     skipped_steps: u64,
+    /// The optimizer's step at which the warm-up began.
+    anew_at: u64,
     /// One batch of windows, `batch * (context + 1)` bytes.
     windows: Vec<u8>,
 }
@@ -124,7 +126,7 @@ impl Learner {
         windows.try_reserve_exact(length).with_context(|| format!("a batch of {batch} windows"))?;
         windows.resize(length, 0);
         let sampler = Sampler::new(config.seed);
-        Ok(Self { config, model, optimizer, corpus, sampler, skipped_steps: 0, windows })
+        Ok(Self { config, model, optimizer, corpus, sampler, skipped_steps: 0, anew_at: 0, windows })
     }
 
     /// One step on one random batch, at `rate` (positive) times the configured learning rate.
@@ -180,7 +182,7 @@ impl Learner {
 
     /// The learning rate of the next step at a rate of 1.
     pub(crate) fn warmed_up(&self) -> f64 {
-        self.warmed_up_at(self.optimizer.steps())
+        self.warmed_up_at(self.optimizer.steps().saturating_sub(self.anew_at))
     }
 
     /// The learning rate after `step` steps at a rate of 1.
@@ -286,6 +288,18 @@ impl Learner {
             sum += loss.f_double_value(&[])? * group.len() as f64;
         }
         Ok(sum / count as f64)
+    }
+
+    /// Forgets the mean gradient and warms up again; the mean squares stay.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(crate) fn begin_anew(&mut self) -> Result<()> {
+        let mut state = self.optimizer.state()?;
+        state.m.fill(0.0);
+        self.optimizer.restore(&state)?;
+        self.anew_at = self.optimizer.steps();
+        Ok(())
     }
 
     /// What the next step depends on besides the parameters.

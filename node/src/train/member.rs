@@ -56,6 +56,22 @@ impl Member {
         self.residual.give_back(&self.layout, delta);
     }
 
+    /// C leaves one history for another, and deltas of this device with it: its model stays as it is, and
+    /// what C gained on the way goes to R. The inner optimizer's mean gradient, which led along the old
+    /// history, begins anew, and so does the warm-up.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub(crate) fn rebase(&mut self, before: &Coefficients, after: &Coefficients) -> Result<()> {
+        self.take_up()?;
+        self.residual.rebase(before, after);
+        if let Some(shared) = &self.shared {
+            model(&self.layout, &mut self.transforms, shared, Some(&self.residual), None, &mut self.start);
+            self.learner.set_parameters(&self.start)?;
+        }
+        self.learner.begin_anew()
+    }
+
     /// Takes over a newer C, changed in the tiles flagged in `touched` since the last one.
     ///
     /// # Errors

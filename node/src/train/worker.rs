@@ -4,6 +4,7 @@
 //!   a new C  fold it into the member
 //!   Start    H inner steps, or as many as fit into the round's time; then `Trained`
 //!   Extract  a delta of the member;  `Extracted`
+//!   Rebase   the member keeps its model while C leaves one history for another
 //! ```
 //!
 //! What folding and extracting are, [`super::member`] says. Orders are taken between two steps only, so a
@@ -189,6 +190,7 @@ impl Worker {
                 self.progress.update(|progress| progress.optimizing += began.elapsed());
                 return self.tell(Told::Extracted(extracted, coefficients));
             }
+            Order::Rebase(histories) => self.member.rebase(&histories.0, &histories.1)?,
             Order::Save => {
                 self.member.take_up()?;
                 self.progress.update(|progress| progress.optimizing += began.elapsed());

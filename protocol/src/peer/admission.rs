@@ -9,7 +9,6 @@ use crate::Time;
 use crate::delta::{self, Delta, SignedHeader};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
-use crate::packing;
 use crate::round_log::Insert;
 use crate::wire::Gossip;
 
@@ -45,6 +44,10 @@ impl Peer {
     /// [`Action::Verdict`] with the same `token`.
     pub fn handle_gossip(&mut self, now: Time, source: PeerKey, token: u64, bytes: &[u8]) {
         match Gossip::decode(bytes) {
+            Ok(Gossip::Delta(signed, _)) if self.is_closed(signed.header.round) => {
+                self.refuse("delta of a round that is being caught up with", source);
+                self.verdict(token, Verdict::Ignore);
+            }
             Ok(Gossip::Delta(signed, body)) => match self.screen(&signed) {
                 Screened::Good => match body {
                     Some(body) => self.admit(now, source, *signed, body, vec![token]),
@@ -72,13 +75,15 @@ impl Peer {
         self.continue_phase(now);
     }
 
-    /// The highest round of which deltas are accepted now.
+    /// The highest round of which deltas are accepted now. Which authors a later round may have cannot be
+    /// known yet: that depends on the history two windows before it.
     pub(super) fn newest(&self) -> u64 {
-        let ahead = self.round + u64::from(self.genesis.rounds.window);
-        match &self.phase {
-            Phase::Joining(join) => ahead.max(join.target_round()),
-            _ => ahead,
-        }
+        self.round + u64::from(self.genesis.rounds.window)
+    }
+
+    /// Whether only the source of the join under way has a say in this round.
+    fn is_closed(&self, round: u64) -> bool {
+        matches!(&self.phase, Phase::Joining(join) if round < join.closed_below())
     }
 
     fn screen(&self, signed: &SignedHeader) -> Screened {
@@ -104,7 +109,7 @@ impl Peer {
         if self.log.knows(header.round, &header.author, header.id()) {
             return Screened::Known;
         }
-        if !signed.verify() {
+        if !self.checks.is_signed(signed) {
             return Screened::Bad("delta with a wrong signature");
         }
         Screened::Good
@@ -126,7 +131,9 @@ impl Peer {
             token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
             return;
         }
-        if let Some(body) = self.log.body(&hash).map(|body| body.to_vec()) {
+        if let Some(body) =
+            self.log.body(&hash).or_else(|| self.given_up_body(&hash)).map(|body| body.to_vec())
+        {
             self.admit(now, source, signed, body, token.into_iter().collect());
             return;
         }
@@ -175,7 +182,11 @@ impl Peer {
         let bad = if body.len() != header.body_length as usize || Digest::of_bytes(&body) != header.body_hash
         {
             Some("delta whose body does not match its header")
-        } else if packing::decode(&self.layout, &self.genesis.rule, &body).is_err() {
+        } else if self
+            .checks
+            .is_canonical(&self.layout, &self.genesis.rule, &header.body_hash, &body)
+            .is_err()
+        {
             Some("delta whose body is not canonical")
         } else {
             None
@@ -223,7 +234,8 @@ impl Peer {
         let (a, b) = (&proof.0.header, &proof.1.header);
         let pair = a.author == b.author && a.round == b.round && a.id() != b.id();
         let ours = a.swarm == self.swarm && b.swarm == self.swarm;
-        if !(pair && ours && proof.0.verify() && proof.1.verify()) {
+        let signed = |signed| self.checks.is_signed(signed);
+        if !(pair && ours && signed(&proof.0) && signed(&proof.1)) {
             self.strike("false proof of equivocation", source);
             return false;
         }

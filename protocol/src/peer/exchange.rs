@@ -10,6 +10,7 @@ use crate::identity::PeerKey;
 use crate::round_log::Entry;
 use crate::wire::{MAX_CHUNK, MAX_HEADERS, Refusal, Request, Response, Role, Status};
 
+use super::join::History;
 use super::{Action, Peer, Phase, Report};
 
 impl Peer {
@@ -23,6 +24,7 @@ impl Peer {
             }
             Ok(Request::Round(round)) => self.round_response(round),
             Ok(Request::Blob { hash, offset, length }) => self.blob_response(&hash, offset, length),
+            Ok(Request::History) => self.history_response(),
             Err(_) => {
                 self.strike("malformed request", peer);
                 Response::Refused(Refusal::NotHeld)
@@ -53,10 +55,11 @@ impl Peer {
                     for proof in &proofs {
                         self.admit_proof(proof, peer);
                     }
+                    // Before the offers: one whose body cannot even be asked for now takes this back.
+                    self.join_round_listed(round);
                     for signed in headers {
                         self.offer(now, peer, signed);
                     }
-                    self.join_round_listed(round);
                 }
             }
             (Pending::Blob(hash), Ok(Response::Blob { total, bytes })) => {
@@ -65,6 +68,16 @@ impl Peer {
                     self.strike("wrong bytes for a blob", peer);
                 }
                 self.fetched(now, peer, hash, progress);
+            }
+            (Pending::History, Ok(Response::History { first, digests })) => {
+                let rounds = &self.genesis.rounds;
+                let most = u64::from(rounds.retention) + 2 * u64::from(rounds.window) + 1;
+                if digests.is_empty() || digests.len() as u64 > most || first > u64::MAX / 2 {
+                    self.strike("impossible history", peer);
+                    self.unanswered(now, peer, Pending::History);
+                } else {
+                    self.history_arrived(now, peer, History { first, digests });
+                }
             }
             (pending, Ok(Response::Refused(_))) => self.unanswered(now, peer, pending),
             (pending, _) => {
@@ -79,7 +92,7 @@ impl Peer {
     pub(super) fn unanswered(&mut self, now: Time, peer: PeerKey, pending: Pending) {
         match pending {
             Pending::Status => {}
-            Pending::Round(round) => self.join_round_failed(round, peer),
+            Pending::Round(_) | Pending::History => self.join_failed(peer),
             Pending::Blob(hash) => {
                 let progress = self.fetcher.failed(hash, peer);
                 self.fetched(now, peer, hash, progress);
@@ -222,10 +235,20 @@ impl Peer {
         neighbour.diverged |= diverged;
         neighbour.heard += 1;
         let joining = status.role == Role::Joining;
+        // Rounds that are open here and settled there are not among its open sets; its history tells whether
+        // we lack something of them.
+        let behind = self.log.settled()..status.settled.min(self.round);
+        let theirs = Some(status.log_digest);
+        let lacking = behind.end == status.settled && self.log.expected_digest(status.settled) != theirs;
         let (settled, left_behind) = (status.settled, status.settled > self.round && !joining);
         neighbour.status = Some((status, now));
         if diverged && !joining {
             self.report(Report::Diverged { peer, settled });
+        }
+        if !joining && matches!(self.phase, Phase::Finishing { .. }) && self.differing_neighbour().is_some() {
+            // No more rounds will settle here, but everybody has the headers of the last one.
+            self.count_bases(self.round.saturating_sub(1));
+            self.seek_majority(now);
         }
         if matches!(self.phase, Phase::Seeking { .. } | Phase::Joining(_)) {
             return;
@@ -240,7 +263,7 @@ impl Peer {
             // A claim alone proves nothing; a delta with our signature does.
             self.ask_round(now, peer, claimed - 1);
         }
-        for round in differing {
+        for round in behind.filter(|_| lacking).chain(differing) {
             self.ask_round(now, peer, round);
         }
     }

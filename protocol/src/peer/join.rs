@@ -1,7 +1,7 @@
 //! Getting to where the swarm is, from nothing or from an old snapshot.
 //!
-//! 1. A status says where a neighbour is. If our own history reaches into what it retains, only the
-//!    missing rounds are fetched (step 4).
+//! 1. A status says where a neighbour is. If our own history reaches into what it retains, both are
+//!    compared (see `branch`), and only the rounds that differ or are missing are fetched (step 4).
 //! 2. Otherwise its newest checkpoint is the target. That checkpoint is believed only if signed headers
 //!    vouch for it: the authors of the round in which it was taken carry its digest, and in their
 //!    `base` the log digest that belongs to it; the pair that most of them carry counts.
@@ -20,10 +20,14 @@ use crate::replica::Replica;
 use crate::round_log::RoundLog;
 use crate::wire::{Checkpoint, Role, Status};
 
+use super::branch::Majority;
 use super::{Peer, Phase, Report};
 
 /// Rounds asked for at a time.
 const AHEAD: u64 = 4;
+
+/// Questions in a row that the source may leave unanswered before another one is looked for.
+const MAX_UNANSWERED: u32 = 6;
 
 /// A join under way.
 pub(super) struct Join {
@@ -31,22 +35,62 @@ pub(super) struct Join {
     /// The source's round.
     target: u64,
     stage: Stage,
+    /// Questions in a row without an answer.
+    unanswered: u32,
     /// Why it cannot go on.
     failed: Option<&'static str>,
 }
 
-enum Stage {
+pub(super) enum Stage {
+    /// Asking for the log digests of the source, which shall have the history of the majority, if that is
+    /// given; these neighbours have been asked.
+    Comparing { majority: Option<Majority>, tried: BTreeSet<PeerKey> },
     /// Asking for the headers that vouch for this checkpoint.
     Vouching(Checkpoint),
     /// Fetching the coefficients of this checkpoint.
     Fetching(Checkpoint),
-    /// Fetching the rounds since; these have been listed by the source.
-    CatchingUp { listed: BTreeSet<u64> },
+    /// Fetching the rounds since; these have been listed by the source. Where the source has settled,
+    /// nobody else has a say, and its digests must come out.
+    CatchingUp { listed: BTreeSet<u64>, history: History },
+}
+
+/// Log digests that a source claims: the number of settled rounds of the first, and one for each number
+/// from there on.
+#[derive(Default)]
+pub(super) struct History {
+    pub(super) first: u64,
+    pub(super) digests: Vec<Digest>,
+}
+
+impl History {
+    /// The digest after so many settled rounds.
+    pub(super) fn at(&self, settled: u64) -> Option<Digest> {
+        self.digests.get(usize::try_from(settled.checked_sub(self.first)?).ok()?).copied()
+    }
+
+    /// The highest number of settled rounds.
+    pub(super) fn settled(&self) -> u64 {
+        (self.first + self.digests.len() as u64).saturating_sub(1)
+    }
 }
 
 impl Join {
-    pub(super) fn target_round(&self) -> u64 {
-        self.target
+    /// Rounds below are taken from the source alone.
+    pub(super) fn closed_below(&self) -> u64 {
+        match &self.stage {
+            Stage::CatchingUp { history, .. } => history.settled(),
+            _ => 0,
+        }
+    }
+
+    /// Whose digests are awaited, if they are `source`'s.
+    pub(super) fn comparing_with(&self, source: &PeerKey) -> Option<(Option<Majority>, BTreeSet<PeerKey>)> {
+        match &self.stage {
+            Stage::Comparing { majority, tried } if self.source == *source => {
+                Some((*majority, tried.clone()))
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn wanted_state(&self) -> Option<Digest> {
@@ -79,19 +123,41 @@ impl Peer {
             }
             return;
         };
-        let retained = status.settled.saturating_sub(u64::from(self.genesis.rounds.retention));
-        if self.round >= status.round || self.log.settled() >= retained && self.has_history(status.settled) {
-            let stage = Stage::CatchingUp { listed: BTreeSet::new() };
-            self.phase = Phase::Joining(Join { source, target: status.round, stage, failed: None });
-            self.continue_joining(now);
+        let retained = self.log.retains(self.log.settled(), status.settled);
+        if self.round >= status.round || retained && self.has_history(status.settled) {
+            self.compare(now, None, &BTreeSet::new());
             return;
         }
-        let newer = |checkpoint: &Checkpoint| checkpoint.settled > self.log.settled();
-        let Some(checkpoint) = status.checkpoint.filter(newer) else { return };
+        self.take_checkpoint(now, source);
+    }
+
+    pub(super) fn join_from(&mut self, source: PeerKey, target: u64, stage: Stage) {
+        self.phase = Phase::Joining(Join { source, target, stage, unanswered: 0, failed: None });
+    }
+
+    /// Both histories are one up to where ours ends: fetches what the source has settled and heard since.
+    pub(super) fn catch_up(&mut self, now: Time, history: History) {
+        let Phase::Joining(join) = &mut self.phase else { return };
+        join.stage = Stage::CatchingUp { listed: BTreeSet::new(), history };
+        self.continue_joining(now);
+    }
+
+    /// Starts to join at the newest checkpoint of `source`, for want of a history in common.
+    pub(super) fn take_checkpoint(&mut self, now: Time, source: PeerKey) {
+        let Some(status) = self.neighbours.get_mut(&source).and_then(|neighbour| neighbour.status.clone())
+        else {
+            return self.seek_again(now, "the neighbour that was asked is gone");
+        };
+        let (target, checkpoint) = (status.0.round, status.0.checkpoint);
+        let Some(checkpoint) = checkpoint else {
+            self.phase = Phase::Seeking { since: now };
+            return;
+        };
         let vouching = checkpoint.settled + u64::from(self.genesis.rounds.window) - 1;
         if self.ask_round(now, source, vouching) {
-            let stage = Stage::Vouching(checkpoint);
-            self.phase = Phase::Joining(Join { source, target: status.round, stage, failed: None });
+            self.join_from(source, target, Stage::Vouching(checkpoint));
+        } else {
+            self.phase = Phase::Seeking { since: now };
         }
     }
 
@@ -128,7 +194,7 @@ impl Peer {
         for signed in headers {
             let header = &signed.header;
             let about = header.swarm == self.swarm && header.checkpoint_round == checkpoint.settled;
-            if about && header.author != self.me && signed.verify() {
+            if about && header.author != self.me && self.checks.is_signed(signed) {
                 votes.entry((header.checkpoint_digest, header.base)).or_default().insert(header.author);
             }
         }
@@ -144,24 +210,31 @@ impl Peer {
 
     /// All headers of `round` that the source knows have been offered.
     pub(super) fn join_round_listed(&mut self, round: u64) {
-        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &mut self.phase {
+        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, unanswered, .. }) =
+            &mut self.phase
+        {
             listed.insert(round);
+            *unanswered = 0;
         }
     }
 
     /// The body of a delta of `round` is not to be had from those asked: the round is not complete.
     pub(super) fn join_body_failed(&mut self, round: u64) {
-        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &mut self.phase {
+        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, .. }) = &mut self.phase {
             listed.remove(&round);
         }
     }
 
-    /// The source cannot list `round`.
-    pub(super) fn join_round_failed(&mut self, _round: u64, peer: PeerKey) {
-        if let Phase::Joining(join) = &mut self.phase
-            && join.source == peer
-            && !matches!(join.stage, Stage::Fetching(_))
-        {
+    /// `peer`, if it is the source, does not answer what it knows of a round, or its history. While catching up it is asked again a few
+    /// times: what it has listed is lost with the join, and a network that loses one question in five
+    /// would never let anybody in.
+    pub(super) fn join_failed(&mut self, peer: PeerKey) {
+        let Phase::Joining(join) = &mut self.phase else { return };
+        if join.source != peer || matches!(join.stage, Stage::Fetching(_)) {
+            return;
+        }
+        join.unanswered += 1;
+        if !matches!(join.stage, Stage::CatchingUp { .. }) || join.unanswered >= MAX_UNANSWERED {
             join.failed = Some("the neighbour that was asked does not answer");
         }
     }
@@ -176,12 +249,13 @@ impl Peer {
         let values = bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let state = Coefficients::new(values);
         self.log = RoundLog::at(&self.genesis, checkpoint.settled, checkpoint.log_digest);
-        self.replica = Replica::new(self.layout.clone(), self.genesis.rule, state.clone());
+        self.replica =
+            Replica::new(self.layout.clone(), self.genesis.rule, state.clone(), self.checks.clone());
         self.checkpoints.clear();
         self.checkpoints.push_back((checkpoint, state));
         self.bodies.clear();
         self.round = (checkpoint.settled + u64::from(self.genesis.rounds.window)).saturating_sub(1);
-        join.stage = Stage::CatchingUp { listed: BTreeSet::new() };
+        join.stage = Stage::CatchingUp { listed: BTreeSet::new(), history: History::default() };
         self.actions.push_back(super::Action::Folded);
         self.pacer.start(now);
     }
@@ -205,7 +279,7 @@ impl Peer {
             return;
         }
         match &join.stage {
-            Stage::Vouching(_) => {}
+            Stage::Comparing { .. } | Stage::Vouching(_) => {}
             Stage::Fetching(checkpoint) => {
                 let checkpoint = *checkpoint;
                 if self.fetcher.wants(&checkpoint.state) {
@@ -222,15 +296,15 @@ impl Peer {
                     self.fetch(now, checkpoint.state, length, peer);
                 }
             }
-            Stage::CatchingUp { .. } => self.catch_up(now, source, target),
+            Stage::CatchingUp { .. } => self.continue_catching_up(now, source, target),
         }
     }
 
     /// Takes every round in order that is complete, and asks for the next ones.
-    fn catch_up(&mut self, now: Time, source: PeerKey, target: u64) {
+    fn continue_catching_up(&mut self, now: Time, source: PeerKey, target: u64) {
         let mut next = self.log.settled();
         loop {
-            let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &self.phase else {
+            let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, .. }) = &self.phase else {
                 return;
             };
             let complete = listed.contains(&next) && !self.awaits_bodies_of(next);
@@ -241,19 +315,28 @@ impl Peer {
         }
         // Rounds below `next` are complete, so this peer may stand there; a snapshot may stand further.
         let reached = next.max(self.round.min(target));
-        if reached > self.round {
-            self.advance_to(now, reached);
+        while self.round < reached {
+            self.advance_to(now, self.round + 1);
+            let Phase::Joining(Join { stage: Stage::CatchingUp { history, .. }, .. }) = &self.phase else {
+                return;
+            };
+            if history.at(self.log.settled()).is_some_and(|claimed| claimed != self.log.log_digest()) {
+                self.strike("history that its rounds do not make", source);
+                self.seek_again(now, "the neighbour's rounds do not make the history that it claims");
+                return;
+            }
         }
         if next >= target {
             self.fold(now);
             self.round = self.round.max(target);
+            self.settle_accounts();
             let round = self.round;
             self.report(Report::Joined { round });
             self.begin_round(now);
             return;
         }
-        for round in next..target.min(next + AHEAD) {
-            let Phase::Joining(Join { stage: Stage::CatchingUp { listed }, .. }) = &self.phase else {
+        for round in next..target.min(next + AHEAD).min(self.newest() + 1) {
+            let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, .. }) = &self.phase else {
                 return;
             };
             if !listed.contains(&round) {

@@ -17,9 +17,11 @@
 //! * `admission` decides about deltas that come in: verified before anything is kept or passed on.
 //! * `exchange` talks with neighbours: statuses, rounds, blobs.
 //! * [`rounds`] advances: sign, wait, fold, settle, checkpoint, finish.
+//! * `branch` keeps all histories one: it takes up the majority's where ours differs.
 //! * `join` brings a newcomer, or somebody who was away, to where the swarm is.
 
 mod admission;
+mod branch;
 mod exchange;
 mod join;
 pub mod rounds;
@@ -34,6 +36,7 @@ use swarm_optimizer::layout::Layout;
 
 use crate::Time;
 use crate::anti_entropy::Neighbours;
+use crate::checks::{Checks, Direct};
 use crate::delta::Delta;
 use crate::digest::Digest;
 use crate::fetch::Fetcher;
@@ -105,6 +108,10 @@ pub enum Action {
     },
     /// C has changed: recompute the model (see [`Peer::take_touched`]).
     Folded,
+    /// C has left one history for another, without deltas that this peer had published; it was this
+    /// before. The device's own model shall stay as it is: the residual takes up the difference, C as it
+    /// is now minus C as it was.
+    Rebase(Box<Coefficients>),
     /// Something to tell the user.
     Report(Report),
     /// Cut `peer` off for a while.
@@ -152,6 +159,11 @@ pub enum Report {
     },
     /// No neighbour has what is needed to join; trying again.
     CannotJoin(&'static str),
+    /// Most authors have another history: ours has been given up from so many settled rounds on.
+    GaveUp {
+        /// How many.
+        rounds: u64,
+    },
     /// A neighbour's settled history differs from ours.
     Diverged {
         /// The neighbour.
@@ -206,6 +218,7 @@ pub struct Peer {
     me: PeerKey,
     part: Part,
     max_body: u32,
+    checks: Arc<dyn Checks>,
     log: RoundLog,
     replica: Replica,
     membership: Membership,
@@ -218,6 +231,9 @@ pub struct Peer {
     phase: Phase,
     round: u64,
     next_to_sign: u64,
+    /// The history that most authors have, if it is not ours.
+    majority: Option<branch::Majority>,
+    given_up: Option<Box<branch::GivenUp>>,
     met_others: bool,
     /// Left by everybody, and said so.
     alone: bool,
@@ -240,6 +256,7 @@ impl Peer {
         let layout = Arc::new(genesis.layout()?);
         let c0 = initial::coefficients(&genesis, &layout);
         let log = RoundLog::new(&genesis);
+        let checks: Arc<dyn Checks> = Arc::new(Direct);
         let start =
             Checkpoint { settled: 0, state: Digest::of_state(c0.values()), log_digest: log.log_digest() };
         Ok(Self {
@@ -249,7 +266,8 @@ impl Peer {
             part,
             max_body: u32::try_from(packing::max_len(&layout, &genesis.rule)).unwrap_or(u32::MAX),
             log,
-            replica: Replica::new(layout.clone(), genesis.rule, c0),
+            replica: Replica::new(layout.clone(), genesis.rule, c0, checks.clone()),
+            checks,
             membership: Membership::default(),
             pacer: Pacer::new(&genesis.rounds, now),
             neighbours: Neighbours::default(),
@@ -260,6 +278,8 @@ impl Peer {
             phase: Phase::Seeking { since: now },
             round: 0,
             next_to_sign: 0,
+            majority: None,
+            given_up: None,
             met_others: false,
             alone: false,
             refusals: BTreeMap::new(),
@@ -268,6 +288,12 @@ impl Peer {
             genesis,
             layout,
         })
+    }
+
+    /// Asks `checks`, instead of computing each answer itself, from now on.
+    pub fn set_checks(&mut self, checks: Arc<dyn Checks>) {
+        self.replica.set_checks(checks.clone());
+        self.checks = checks;
     }
 
     /// Stop before `round`, or do not stop by itself. Takes effect when the next round begins.
@@ -398,6 +424,11 @@ impl Peer {
     /// How many deltas have been folded, and how many of them late.
     pub fn folded_counts(&self) -> (u64, u64) {
         self.replica.folded_counts()
+    }
+
+    /// The sets of all rounds that are open or retained.
+    pub fn log(&self) -> &RoundLog {
+        &self.log
     }
 
     /// Number of deltas held, settled or not.

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::Time;
+use crate::anti_entropy::{Neighbour, STATUS_INTERVAL};
 use crate::delta::{self, Delta, Header, fixed_loss};
 use crate::digest::Digest;
+use crate::identity::PeerKey;
 use crate::packing;
 use crate::wire::{Checkpoint, Gossip, MAX_INLINE, Role};
 
@@ -19,6 +21,9 @@ const AGREEING_STATUSES: u64 = 2;
 
 /// Without neighbours, a finishing peer stays this long for somebody to come back.
 pub(super) const FINISH_ALONE: Duration = Duration::from_secs(3);
+
+/// A status older than this does not say any more where a neighbour is.
+const FRESH: Duration = STATUS_INTERVAL.saturating_mul(4);
 
 /// What the trainer extracted for a round.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,7 +137,9 @@ impl Peer {
             Phase::Joining(_) => self.continue_joining(now),
             Phase::Waiting { deadline } => {
                 let over = now >= *deadline || (now >= self.pacer.earliest() && self.everyone_is_in());
-                if over {
+                if over && self.is_far_ahead(now) {
+                    self.phase = Phase::Waiting { deadline: now + STATUS_INTERVAL };
+                } else if over {
                     self.next_round(now);
                 }
             }
@@ -145,6 +152,23 @@ impl Peer {
     /// Whether every author that is expected has its delta of this round in the log.
     fn everyone_is_in(&self) -> bool {
         self.membership.recent(self.round).all(|(_, latest)| latest >= self.round)
+    }
+
+    /// Whether most neighbours are so far behind that going on would settle rounds that they are still
+    /// going to publish for: a quarter of the window. Who has not said where it is for a while does not
+    /// count; whoever is behind itself never waits here, so somebody always goes on.
+    fn is_far_ahead(&self, now: Time) -> bool {
+        let at = |(peer, neighbour): (&PeerKey, &Neighbour)| {
+            let (status, heard) = neighbour.status.as_ref()?;
+            let counts = status.role == Role::Author && *heard + FRESH > now;
+            // Its deltas may have said more since.
+            counts.then(|| status.round.max(self.membership.latest(peer).unwrap_or(0)))
+        };
+        let mut rounds: Vec<u64> = self.neighbours.iter().filter_map(at).collect();
+        rounds.sort_unstable();
+        let median = rounds.len().checked_sub(1).and_then(|last| rounds.get(last.div_ceil(2)));
+        let lead = u64::from(self.genesis.rounds.window / 4).max(1);
+        median.is_some_and(|median| median + lead <= self.round)
     }
 
     fn next_round(&mut self, now: Time) {
@@ -173,6 +197,9 @@ impl Peer {
             self.continue_finishing(now);
             return;
         }
+        if self.seek_majority(now) {
+            return;
+        }
         self.phase = Phase::Training;
         self.pacer.start(now);
         if self.part.trains {
@@ -194,6 +221,7 @@ impl Peer {
             while self.log.settled() < self.log.settled_at(self.round) {
                 self.log.settle_next();
                 let settled = self.log.settled();
+                self.count_bases(settled - 1);
                 self.replica.settle(settled);
                 if settled.is_multiple_of(every) {
                     self.checkpoint();

@@ -98,7 +98,8 @@ impl Peer {
             return Err("its round and its settled rounds do not fit together".into());
         }
         self.log = log;
-        self.replica = Replica::new(self.layout.clone(), self.genesis.rule, snapshot.settled);
+        self.replica =
+            Replica::new(self.layout.clone(), self.genesis.rule, snapshot.settled, self.checks.clone());
         self.round = round;
         self.next_to_sign = next_to_sign;
         self.met_others = met_others;

@@ -53,6 +53,8 @@ pub struct World {
     pub bans: Vec<(usize, PeerKey)>,
     pub outboxes: Vec<Vec<Vec<u8>>>,
     pub finished: BTreeSet<usize>,
+    /// How often each has been told to keep its own model while C changed its history.
+    pub rebased: Vec<usize>,
     /// Chance in a thousand that a gossip message is lost on a link, and that it comes twice.
     pub loss: u64,
     pub duplication: u64,
@@ -83,6 +85,7 @@ impl World {
             bans: Vec::new(),
             outboxes: Vec::new(),
             finished: BTreeSet::new(),
+            rebased: Vec::new(),
             loss: 0,
             duplication: 0,
             cut: BTreeSet::new(),
@@ -122,6 +125,7 @@ impl World {
         self.alive.push(true);
         self.reports.push(Vec::new());
         self.outboxes.push(Vec::new());
+        self.rebased.push(0);
         self.wakes.push(None);
         self.speed.push(700);
         self.connect(at);
@@ -257,6 +261,7 @@ impl World {
                     self.finished.insert(at);
                 }
                 Action::Folded => {}
+                Action::Rebase(_) => self.rebased[at] += 1,
             }
         }
         if let Some(next) = self.peers[at].next_event() {

@@ -1,0 +1,184 @@
+//! One history for everybody: noticing that one's own is not the swarm's, and taking up the swarm's.
+//!
+//! Peers settle a round when it leaves the window, whatever has reached them. If they were cut off from
+//! each other for longer, they have settled different sets, and from there on hold different histories.
+//! Every signed delta says in its `base` which history its author has. Deltas of open rounds still reach
+//! everyone once the peers meet again, so all of them settle the same headers some rounds later, and the
+//! `base` that most of these carry (a tie: the smallest digest) is the swarm's history. It is the same for
+//! all who count, and nobody has to be asked.
+//!
+//! Whoever holds another history looks for a neighbour that holds this one, finds the last number of
+//! settled rounds on which both agree, takes back what it settled since, and fetches the neighbour's sets
+//! instead. Integers go out of C as exactly as they came in.
+//!
+//! # What the device learned
+//! Rounds that are given up may hold deltas that this peer published, and nobody else's C has them. Its
+//! own model then stays where it is: what C loses and gains on the way goes to its residual
+//! ([`super::Action::Rebase`]), from where it is published again, bit by bit. Nothing that it learned is
+//! lost, and nothing is counted twice, for the rounds that held it are gone.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use swarm_optimizer::coefficients::Coefficients;
+
+use crate::Time;
+use crate::delta::Delta;
+use crate::digest::Digest;
+use crate::identity::PeerKey;
+use crate::wire::{Request, Response, Role};
+
+use super::join::{History, Stage};
+use super::{Action, Peer, Phase, Report};
+
+/// What was given up and has not been replaced yet.
+pub(super) struct GivenUp {
+    /// C as it was.
+    before: Coefficients,
+    /// Own deltas, `(round, id)`.
+    own: Vec<(u64, Digest)>,
+    /// All deltas by body hash: most of them are in the other history too, and need not be fetched.
+    bodies: HashMap<Digest, Arc<Delta>>,
+}
+
+/// The history that most authors have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Majority {
+    /// Number of settled rounds.
+    settled: u64,
+    digest: Digest,
+}
+
+impl Peer {
+    /// Counts what the headers of a round that has just settled say about the history before it.
+    pub(super) fn count_bases(&mut self, round: u64) {
+        let settled = self.log.settled_at(round);
+        let mut votes: BTreeMap<Digest, usize> = BTreeMap::new();
+        for delta in self.log.deltas(round) {
+            *votes.entry(delta.header().base).or_default() += 1;
+        }
+        let best = votes.into_iter().max_by_key(|(digest, count)| (*count, std::cmp::Reverse(*digest)));
+        let Some((digest, _)) = best else { return };
+        let ours = self.log.digest_after(settled);
+        self.majority = ours.is_some_and(|ours| ours != digest).then_some(Majority { settled, digest });
+    }
+
+    /// If most authors have another history than this peer, starts to look for it among the neighbours.
+    /// Returns whether it does.
+    pub(super) fn seek_majority(&mut self, now: Time) -> bool {
+        let Some(majority) = self.majority.take() else { return false };
+        self.compare(now, Some(majority), &BTreeSet::new())
+    }
+
+    /// Asks a neighbour that has not been `tried` for its history. Returns whether there is one.
+    pub(super) fn compare(
+        &mut self,
+        now: Time,
+        majority: Option<Majority>,
+        tried: &BTreeSet<PeerKey>,
+    ) -> bool {
+        let differs = |settled: u64, theirs: Digest| {
+            majority.is_none() || self.log.expected_digest(settled).is_none_or(|ours| ours != theirs)
+        };
+        let candidates = self.neighbours.iter().filter_map(|(peer, neighbour)| {
+            let (status, _) = neighbour.status.as_ref()?;
+            let fit = status.role != Role::Joining && differs(status.settled, status.log_digest);
+            (fit && !tried.contains(peer)).then_some((status.round, *peer))
+        });
+        // The furthest first: joining there needs no second join right after.
+        let Some((target, source)) = candidates.max() else { return false };
+        let asked = self.ask(now, source, crate::anti_entropy::Pending::History, &Request::History);
+        if asked {
+            let tried = tried.iter().copied().chain([source]).collect();
+            self.join_from(source, target, Stage::Comparing { majority, tried });
+        }
+        asked
+    }
+
+    /// The log digests that a neighbour asks for.
+    pub(super) fn history_response(&self) -> Response {
+        let (first, digests) = self.log.history();
+        Response::History { first, digests }
+    }
+
+    /// `source` answered with its log digests: finds where both histories part, and goes on from there.
+    pub(super) fn history_arrived(&mut self, now: Time, source: PeerKey, history: History) {
+        let Some((majority, tried)) = self.comparing_with(&source) else { return };
+        if let Some(Majority { settled, digest }) = majority
+            && history.at(settled) != Some(digest)
+        {
+            if !self.compare(now, majority, &tried) {
+                self.begin_round(now);
+            }
+            return;
+        }
+        let (ours, theirs) = (self.log.settled(), history.settled());
+        match self.log.common(history.first, &history.digests) {
+            Some(common) if common >= ours.min(theirs) => {}
+            Some(common) if self.log.retains(common, ours.max(theirs)) => self.give_up(common, theirs),
+            _ => {
+                if history.first <= ours && theirs >= self.log.history().0 {
+                    // Both know digests after the same numbers of rounds, and they differ.
+                    self.give_up_everything();
+                }
+                self.take_checkpoint(now, source);
+                return;
+            }
+        }
+        self.catch_up(now, history);
+    }
+
+    /// Takes back the rounds from `settled` on, of which the other history has settled those below `until`.
+    fn give_up(&mut self, settled: u64, until: u64) {
+        let rounds = self.log.settled() - settled;
+        self.report(Report::GaveUp { rounds });
+        let before = self.replica.coefficients().clone();
+        self.replica.rewind(&self.log, settled);
+        let deltas = self.log.rewind(settled, until);
+        self.checkpoints.retain(|(checkpoint, _)| checkpoint.settled <= settled);
+        self.round = self.round.min((settled + u64::from(self.genesis.rounds.window)).saturating_sub(1));
+        self.remember(before, deltas);
+    }
+
+    /// The histories parted before anything that is retained: a checkpoint will take the place of all.
+    fn give_up_everything(&mut self) {
+        let rounds = self.log.history().0..self.round + 1;
+        let deltas = rounds.flat_map(|round| self.log.deltas(round)).cloned().collect();
+        self.report(Report::GaveUp { rounds: self.log.settled() });
+        self.remember(self.replica.coefficients().clone(), deltas);
+    }
+
+    fn remember(&mut self, before: Coefficients, deltas: Vec<Arc<Delta>>) {
+        // If this happens again before the first time is over, C before both is what counts.
+        let given_up = self
+            .given_up
+            .get_or_insert_with(|| Box::new(GivenUp { before, own: Vec::new(), bodies: HashMap::new() }));
+        for delta in deltas {
+            if delta.header().author == self.me {
+                given_up.own.push((delta.header().round, delta.id));
+            }
+            given_up.bodies.insert(delta.header().body_hash, delta);
+        }
+    }
+
+    /// A body that was given up with its round.
+    pub(super) fn given_up_body(&self, hash: &Digest) -> Option<&Arc<[u8]>> {
+        self.given_up.as_ref()?.bodies.get(hash).map(|delta| &delta.body)
+    }
+
+    /// The other history is here: if own deltas are not in it, what they carried stays with the device.
+    pub(super) fn settle_accounts(&mut self) {
+        let Some(given_up) = self.given_up.take() else { return };
+        let counts = |(round, id): &(u64, Digest)| {
+            self.log.delta_of(*round, &self.me).is_some_and(|delta| delta.id == *id)
+        };
+        if !given_up.own.iter().all(counts) {
+            self.actions.push_back(Action::Rebase(Box::new(given_up.before)));
+        }
+    }
+
+    fn comparing_with(&self, source: &PeerKey) -> Option<(Option<Majority>, BTreeSet<PeerKey>)> {
+        let Phase::Joining(join) = &self.phase else { return None };
+        join.comparing_with(source)
+    }
+}

@@ -1,0 +1,55 @@
+//! A swarm of thousands of peers in one process: the protocol core under any weather, in virtual time.
+//!
+//! The peers are [`swarm_protocol::peer::Peer`], the very state machine that a node drives. Here a queue
+//! of events drives all of them: no clock, no thread, no socket, and one seed decides everything that
+//! happens by chance. The same [`Options`] give the same run, event for event.
+//!
+//! ```text
+//!   Options ──> world ──> Peer, Peer, Peer, ...      one a place
+//!                │ │ └──> trainer: deltas made up from the seed
+//!                │ └────> network: who is connected, latency, upload, loss, splits
+//!                └──────> queue: what happens next; its hash is the trace
+//!                invariants look at every peer whenever its sets or its C have changed
+//! ```
+//!
+//! What must never happen ends the run as a [`Violation`], which prints the command line that replays it.
+//! Otherwise there is a [`Summary`].
+//!
+//! ```
+//! use swarm_sim::{Options, run};
+//!
+//! let options = Options { peers: 8, rounds: 6, loss: 0.1, ..Options::default() };
+//! let summary = run(&options, |progress| assert!(progress.round <= progress.rounds)).unwrap();
+//! assert_eq!(summary.agreed, 8);
+//! // Once more: the same run.
+//! assert_eq!(run(&options, |_| ()).unwrap().trace, summary.trace);
+//! ```
+//!
+//! To be fast, signatures are verified and bodies decoded once for all peers (they look at the same
+//! bytes), and the trainer makes up a few coefficients; with [`Options::full`] every peer does everything
+//! by itself.
+
+mod attacks;
+mod clock;
+mod invariants;
+mod network;
+mod options;
+mod queue;
+mod random;
+mod remembered;
+mod summary;
+mod trainer;
+mod violation;
+mod world;
+
+pub use options::{Attack, Options};
+pub use summary::{Progress, Summary};
+pub use violation::{Error, Invariant, Violation};
+
+/// Runs the simulation that `options` describe. `progress` is called once a virtual second.
+///
+/// # Errors
+/// [`Error::Options`] for options that make no sense, [`Error::Violation`] if an invariant does not hold.
+pub fn run(options: &Options, progress: impl FnMut(Progress)) -> Result<Summary, Error> {
+    world::World::new(options)?.run(progress)
+}

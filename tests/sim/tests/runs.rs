@@ -1,0 +1,112 @@
+//! Whole runs: what must hold, holds in any weather that the core can bear; what it cannot bear is seen.
+
+use std::time::Duration;
+
+use swarm_sim::{Attack, Error, Invariant, Options, Summary, run};
+
+fn small() -> Options {
+    Options { peers: 16, rounds: 24, ..Options::default() }
+}
+
+fn agreed(options: &Options) -> Summary {
+    run(options, |_| ()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn violated(options: &Options) -> swarm_sim::Violation {
+    match run(options, |_| ()) {
+        Err(Error::Violation(violation)) => violation,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn good_weather() {
+    let summary = agreed(&small());
+    assert_eq!((summary.agreed, summary.finished, summary.parted_settlements), (16, 16, 0));
+    // Eight authors a round, and nothing is missed.
+    assert_eq!((summary.folded, summary.missed), (8 * 24, 0));
+    assert_eq!(summary.published, summary.folded + summary.crowded);
+    assert!(summary.refusals.is_empty(), "{:?}", summary.refusals);
+    assert!(summary.most_held <= summary.held_bound);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_and_another_is_not() {
+    let bad = Options { loss: 0.2, duplicate: 0.1, churn: 0.03, newcomers: 0.0, byzantine: 0.1, ..small() };
+    let first = agreed(&bad);
+    let again = agreed(&bad);
+    assert_eq!(first, again);
+    let other = agreed(&Options { seed: 2, ..bad });
+    assert!(other.trace != first.trace && other.state != first.state);
+}
+
+/// What is remembered across peers changes nothing: every peer by itself comes to the same.
+#[test]
+fn remembered_answers_are_the_computed_ones() {
+    let options = Options { peers: 8, rounds: 10, loss: 0.1, ..Options::default() };
+    let summary = agreed(&Options { full: true, ..options.clone() });
+    assert_eq!((summary.agreed, summary.folded), (8, 80));
+    // In full mode the deltas are others, and so are their lengths; but all of them are there.
+    assert_eq!(agreed(&options).folded, 80);
+}
+
+#[test]
+fn loss_repetition_and_reordering() {
+    for seed in 1..4 {
+        let options = Options { seed, loss: 0.3, duplicate: 0.3, reorder: 0.2, ..small() };
+        let summary = agreed(&options);
+        assert_eq!((summary.agreed, summary.parted_settlements), (16, 0));
+        assert!(summary.lost > 0 && summary.late_share > 0.0);
+    }
+}
+
+#[test]
+fn a_split_shorter_than_the_window_heals() {
+    let options = Options { partition: Some(Duration::from_secs(40)), loss: 0.1, ..small() };
+    let summary = agreed(&options);
+    assert_eq!((summary.agreed, summary.parted_settlements), (16, 0));
+    assert!(summary.worst_convergence > 5.0, "{}", summary.worst_convergence);
+}
+
+/// The core does not heal histories that have parted; the simulation must not call that agreement.
+#[test]
+fn a_split_longer_than_the_window_is_seen() {
+    let length = Duration::from_secs(80);
+    let options = Options { window: 8, rounds: 40, partition: Some(length), ..small() };
+    let violation = violated(&options);
+    assert_eq!(violation.invariant, Invariant::Convergence);
+    let text = violation.to_string();
+    assert!(text.contains("histories first parted") && text.contains("groups hold different sets"), "{text}");
+    let replay = "swarm sim --peers 16 --rounds 40 --seed 1 --window 8 --partition 80s";
+    assert!(text.ends_with(replay), "{text}");
+}
+
+#[test]
+fn authors_with_bad_intentions() {
+    for attack in [Attack::Equivocate, Attack::Garbage, Attack::Replay] {
+        let summary = agreed(&Options { byzantine: 0.2, attacks: vec![attack], ..small() });
+        assert!((8..16).contains(&summary.agreed), "{}", summary.agreed);
+        assert_eq!(summary.parted_settlements, 0);
+        match attack {
+            Attack::Garbage => assert!(summary.bans > 0 && !summary.refusals.is_empty()),
+            _ => assert_eq!(summary.bans, 0),
+        }
+    }
+}
+
+#[test]
+fn a_summary_is_a_table_and_data() {
+    let summary = agreed(&Options { peers: 2, rounds: 3, ..Options::default() });
+    let table = summary.to_string();
+    assert!(table.lines().all(|line| line.len() > 25), "{table}");
+    assert!(table.contains(&summary.state) && table.contains("rounds to convergence"));
+    let data = serde_json::to_value(&summary).unwrap();
+    assert_eq!(data["agreed"], 2);
+    assert_eq!(data["state"], summary.state);
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let error = run(&Options { loss: 2.0, ..small() }, |_| ()).unwrap_err();
+    assert_eq!(error.to_string(), "loss = 2: must be between 0 and 1");
+}
