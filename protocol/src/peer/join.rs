@@ -61,10 +61,14 @@ impl Join {
 impl Peer {
     /// The neighbour that is furthest, and its status: joining there needs no second join right after.
     pub(super) fn somebody_to_join(&self) -> Option<(PeerKey, Status)> {
+        self.furthest(|_| true)
+    }
+
+    fn furthest(&self, suits: impl Fn(&Status) -> bool) -> Option<(PeerKey, Status)> {
         self.neighbours
             .iter()
             .filter_map(|(peer, neighbour)| Some((*peer, &neighbour.status.as_ref()?.0)))
-            .filter(|(_, status)| status.role != Role::Joining)
+            .filter(|(_, status)| status.role != Role::Joining && suits(status))
             .max_by_key(|(peer, status)| (status.round, *peer))
             .map(|(peer, status)| (peer, status.clone()))
     }
@@ -88,8 +92,13 @@ impl Peer {
             self.continue_joining(now);
             return;
         }
+        // The furthest may have no checkpoint, as after a restart; then another one will do.
         let newer = |checkpoint: &Checkpoint| checkpoint.settled > self.log.settled();
-        let Some(checkpoint) = status.checkpoint.filter(newer) else { return };
+        let Some((source, status)) = self.furthest(|status| status.checkpoint.is_some_and(|c| newer(&c)))
+        else {
+            return;
+        };
+        let Some(checkpoint) = status.checkpoint else { return };
         let vouching = checkpoint.settled + u64::from(self.genesis.rounds.window) - 1;
         if self.ask_round(now, source, vouching) {
             let stage = Stage::Vouching(checkpoint);
