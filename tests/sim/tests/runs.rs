@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use swarm_sim::{Attack, Error, Invariant, Options, Summary, run};
+use swarm_sim::{Attack, Options, Summary, run};
 
 fn small() -> Options {
     Options { peers: 16, rounds: 24, ..Options::default() }
@@ -13,13 +13,6 @@ fn small() -> Options {
 
 fn agreed(options: &Options) -> Summary {
     run(options, |_| ()).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn violated(options: &Options) -> swarm_sim::Violation {
-    match run(options, |_| ()) {
-        Err(Error::Violation(violation)) => violation,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[test]
@@ -101,6 +94,17 @@ fn authors_with_bad_intentions() {
             Attack::Garbage => assert!(summary.bans > 0 && !summary.refusals.is_empty()),
             _ => assert_eq!(summary.bans, 0),
         }
+    }
+}
+
+/// A delta that is shown just when its round settles is in the sets of some and not of others: most
+/// authors' history decides.
+#[test]
+fn deltas_shown_too_late_part_nobody_for_long() {
+    for attack in [Attack::LateEquivocate, Attack::Withhold] {
+        let summary = agreed(&Options { byzantine: 0.2, attacks: vec![attack], rounds: 30, ..small() });
+        assert!((8..16).contains(&summary.agreed), "{}", summary.agreed);
+        assert!(summary.parted_settlements > 0, "{summary}");
     }
 }
 
