@@ -93,12 +93,17 @@ impl Replica {
         self.folded = self.folded.split_off(&settled);
     }
 
-    /// Takes the folds of the rounds from `settled` on that `log` has settled out of C again. The log must
-    /// still hold their sets.
-    pub fn rewind(&mut self, log: &RoundLog, settled: u64) {
+    /// Takes the folds of the rounds from `settled` on that `log` has settled out of C again, and of those
+    /// from `round` on that are open. The log must still hold the sets of the former.
+    pub fn rewind(&mut self, log: &RoundLog, settled: u64, round: u64) {
         for round in settled..log.settled() {
             let deltas: Vec<Arc<Delta>> = log.deltas(round).cloned().collect();
             self.apply(&deltas, Direction::Out);
+            self.deltas_folded = self.deltas_folded.saturating_sub(deltas.len() as u64);
+        }
+        for deltas in self.folded.split_off(&round.max(settled)).into_values() {
+            self.apply(&deltas, Direction::Out);
+            self.deltas_folded = self.deltas_folded.saturating_sub(deltas.len() as u64);
         }
     }
 

@@ -133,10 +133,12 @@ impl Peer {
         let rounds = self.log.settled() - settled;
         self.report(Report::GaveUp { rounds });
         let before = self.replica.coefficients().clone();
-        self.replica.rewind(&self.log, settled);
+        self.round = self.round.min((settled + u64::from(self.genesis.rounds.window)).saturating_sub(1));
+        self.replica.rewind(&self.log, settled, self.round);
         let deltas = self.log.rewind(settled, until);
         self.checkpoints.retain(|(checkpoint, _)| checkpoint.settled <= settled);
-        self.round = self.round.min((settled + u64::from(self.genesis.rounds.window)).saturating_sub(1));
+        self.replica.fold(&self.log, self.round);
+        self.actions.push_back(Action::Folded);
         self.remember(before, deltas);
     }
 

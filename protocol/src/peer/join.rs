@@ -104,10 +104,14 @@ impl Join {
 impl Peer {
     /// The neighbour that is furthest, and its status: joining there needs no second join right after.
     pub(super) fn somebody_to_join(&self) -> Option<(PeerKey, Status)> {
+        self.furthest(|_| true)
+    }
+
+    fn furthest(&self, suits: impl Fn(&Status) -> bool) -> Option<(PeerKey, Status)> {
         self.neighbours
             .iter()
             .filter_map(|(peer, neighbour)| Some((*peer, &neighbour.status.as_ref()?.0)))
-            .filter(|(_, status)| status.role != Role::Joining)
+            .filter(|(_, status)| status.role != Role::Joining && suits(status))
             .max_by_key(|(peer, status)| (status.round, *peer))
             .map(|(peer, status)| (peer, status.clone()))
     }
@@ -142,14 +146,19 @@ impl Peer {
         self.continue_joining(now);
     }
 
-    /// Starts to join at the newest checkpoint of `source`, for want of a history in common.
+    /// Starts to join at the newest checkpoint of `source` or of another neighbour, for want of a history in
+    /// common.
     pub(super) fn take_checkpoint(&mut self, now: Time, source: PeerKey) {
-        let Some(status) = self.neighbours.get_mut(&source).and_then(|neighbour| neighbour.status.clone())
-        else {
-            return self.seek_again(now, "the neighbour that was asked is gone");
+        // One without a checkpoint, as after a restart, is no help: then another one will do.
+        let any = self.given_up.is_some();
+        let fits = |status: &Status| {
+            status.checkpoint.is_some_and(|checkpoint| any || checkpoint.settled > self.log.settled())
         };
-        let (target, checkpoint) = (status.0.round, status.0.checkpoint);
-        let Some(checkpoint) = checkpoint else {
+        let asked = self.neighbours.iter().find(|(peer, _)| **peer == source);
+        let asked =
+            asked.and_then(|(_, neighbour)| neighbour.status.as_ref()).map(|(status, _)| status.clone());
+        let found = asked.filter(fits).map(|status| (source, status)).or_else(|| self.furthest(fits));
+        let Some((source, Status { round: target, checkpoint: Some(checkpoint), .. })) = found else {
             self.phase = Phase::Seeking { since: now };
             return;
         };

@@ -60,6 +60,12 @@ impl Peer {
         let target = target.max(self.next_to_sign).max(self.round);
         let last = self.part.stop_before.map_or(u64::MAX, |stop| stop.saturating_sub(1));
         self.advance_to(now, target.min(last).max(self.round));
+        if self.round < self.next_to_sign {
+            // Back from another history, with every round signed up to the last: nothing is signed twice.
+            self.advance_to(now, last.saturating_add(1));
+            self.begin_round(now);
+            return;
+        }
         self.phase = Phase::Extracting(self.round);
         self.actions.push_back(Action::Extract { round: self.round, k: self.genesis.rule.k });
     }
@@ -67,7 +73,7 @@ impl Peer {
     /// The trainer has extracted its delta. It is signed and goes to disk before it goes anywhere else.
     pub fn handle_extracted(&mut self, now: Time, extracted: Extracted) {
         let Phase::Extracting(round) = self.phase else { return };
-        if round != extracted.round {
+        if round != extracted.round || round < self.next_to_sign {
             return;
         }
         if extracted.body.is_empty() {

@@ -11,7 +11,7 @@ use serde::Serialize;
 pub struct Progress {
     /// Virtual time.
     pub time: Duration,
-    /// The median round of the honest peers that are there.
+    /// The median round of the honest peers that are there and have joined.
     pub round: u64,
     /// The last round.
     pub rounds: u64,

@@ -206,6 +206,7 @@ impl World {
         place.key = peer.key();
         place.wake = None;
         place.finished = false;
+        place.report = None;
         place.peer = Some(peer);
         self.index.insert(self.places[at].key, self.who(at));
         self.invariants.restarted(at);
@@ -270,7 +271,10 @@ impl World {
     }
 
     fn progress(&self) -> Progress {
-        let mut rounds: Vec<u64> = self.honest().iter().map(|(_, peer)| peer.round()).collect();
+        let honest = self.honest();
+        // Newcomers say nothing about where the swarm is, unless there is nobody else.
+        let joined = honest.iter().filter(|(_, peer)| peer.role() != Role::Joining);
+        let mut rounds: Vec<u64> = joined.map(|(_, peer)| peer.round()).collect();
         rounds.sort_unstable();
         Progress {
             time: self.queue.now(),

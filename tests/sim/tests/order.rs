@@ -5,6 +5,9 @@
 //! one has lost it gets at the end, as anti-entropy would fetch it. Cases are cheap because the deltas are
 //! signed once, and their signatures and bodies checked once. `SWARM_ORDER_CASES=10000` runs more.
 
+// A panic is how a test fails, in its helpers too.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;

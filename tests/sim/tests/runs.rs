@@ -1,8 +1,11 @@
 //! Whole runs: what must hold, holds in any weather that the core can bear; what it cannot bear is seen.
 
+// A panic is how a test fails, in its helpers too.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::time::Duration;
 
-use swarm_sim::{Attack, Error, Invariant, Options, Summary, run};
+use swarm_sim::{Attack, Options, Summary, run};
 
 fn small() -> Options {
     Options { peers: 16, rounds: 24, ..Options::default() }
@@ -10,13 +13,6 @@ fn small() -> Options {
 
 fn agreed(options: &Options) -> Summary {
     run(options, |_| ()).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn violated(options: &Options) -> swarm_sim::Violation {
-    match run(options, |_| ()) {
-        Err(Error::Violation(violation)) => violation,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[test]
@@ -68,17 +64,24 @@ fn a_split_shorter_than_the_window_heals() {
     assert!(summary.worst_convergence > 5.0, "{}", summary.worst_convergence);
 }
 
-/// The core does not heal histories that have parted; the simulation must not call that agreement.
+/// Both sides settle rounds of their own; then all take up what most authors have.
 #[test]
-fn a_split_longer_than_the_window_is_seen() {
+fn a_split_longer_than_the_window_heals() {
     let length = Duration::from_secs(80);
-    let options = Options { window: 8, rounds: 40, partition: Some(length), ..small() };
-    let violation = violated(&options);
-    assert_eq!(violation.invariant, Invariant::Convergence);
-    let text = violation.to_string();
-    assert!(text.contains("histories first parted") && text.contains("groups hold different sets"), "{text}");
-    let replay = "swarm sim --peers 16 --rounds 40 --seed 1 --window 8 --partition 80s";
-    assert!(text.ends_with(replay), "{text}");
+    let options = Options { peers: 8, window: 8, rounds: 48, partition: Some(length), ..small() };
+    let summary = agreed(&options);
+    assert_eq!(summary.agreed, 8);
+    assert!(summary.parted_settlements > 0, "{summary}");
+}
+
+/// Peers crash, come back from an older snapshot, or come with nothing. (With room for all authors: what a
+/// newcomer knows of the history is not enough to rank authors yet.)
+#[test]
+fn churn() {
+    let options = Options { churn: 0.05, publishers: 32, rounds: 30, ..small() };
+    let summary = agreed(&options);
+    assert_eq!(summary.parted_settlements, 0);
+    assert!(summary.left > 10 && summary.returned > 0 && summary.newcomers > 0, "{summary}");
 }
 
 #[test]
@@ -91,6 +94,17 @@ fn authors_with_bad_intentions() {
             Attack::Garbage => assert!(summary.bans > 0 && !summary.refusals.is_empty()),
             _ => assert_eq!(summary.bans, 0),
         }
+    }
+}
+
+/// A delta that is shown just when its round settles is in the sets of some and not of others: most
+/// authors' history decides.
+#[test]
+fn deltas_shown_too_late_part_nobody_for_long() {
+    for attack in [Attack::LateEquivocate, Attack::Withhold] {
+        let summary = agreed(&Options { byzantine: 0.2, attacks: vec![attack], rounds: 30, ..small() });
+        assert!((8..16).contains(&summary.agreed), "{}", summary.agreed);
+        assert!(summary.parted_settlements > 0, "{summary}");
     }
 }
 
