@@ -11,6 +11,7 @@ mod lab;
 mod new;
 #[cfg(feature = "train")]
 mod run;
+mod sim;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ enum Command {
     Alone(alone::Alone),
     #[cfg(feature = "train")]
     Lab(Box<lab::Lab>),
+    Sim(Box<sim::Sim>),
 }
 
 /// Reads the command line and does what it says.
@@ -73,6 +75,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Alone(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Lab(command) => command.execute(),
+        Command::Sim(command) => command.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

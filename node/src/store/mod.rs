@@ -27,8 +27,10 @@ use swarm_protocol::genesis::Genesis;
 use swarm_protocol::identity::{Identity, PeerKey};
 
 #[cfg(feature = "train")]
+pub(crate) use file::read_limited;
+pub(crate) use file::write_atomically;
+#[cfg(feature = "train")]
 pub(crate) use file::{open_checked, set_aside, write_checked};
-pub(crate) use file::{read_limited, write_atomically};
 use snapshot::NodeSnapshot;
 
 /// A genesis file is text of a few hundred bytes; more than this is something else.

@@ -208,7 +208,7 @@ mod tests {
             let mut state = 1u64;
             for _ in 0..400_000 {
                 state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-                encoder.put(&mut model, (state >> 33) as usize % every == 0);
+                encoder.put(&mut model, ((state >> 33) as usize).is_multiple_of(every));
             }
             let spent = encoder.finish().len() as f64 * 8.0 / 400_000.0;
             assert!(spent < bits * 1.004 + 0.001, "one in {every}: {spent:.4} bits, entropy {bits}");
