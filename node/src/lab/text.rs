@@ -146,9 +146,9 @@ fn common_folder(files: &[PathBuf]) -> PathBuf {
 
 /// `name` of `name-1.2.3`.
 fn unversioned(name: &str) -> &str {
-    let at = name.match_indices('-').map(|(at, _)| at);
+    let mut at = name.match_indices('-').map(|(at, _)| at);
     let version = |at: &usize| name[at + 1..].starts_with(|c: char| c.is_ascii_digit());
-    at.filter(version).last().map_or(name, |at| &name[..at])
+    at.rfind(version).map_or(name, |at| &name[..at])
 }
 
 #[cfg(test)]
