@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::Args;
 use swarm_sim::{Attack, Options, Progress, run};
 
@@ -132,7 +132,7 @@ impl Sim {
         println!("{:<24} {:.1} s", "time taken", began.elapsed().as_secs_f64());
         if let Some(path) = &self.json {
             let bytes = serde_json::to_vec_pretty(&summary)?;
-            write_atomically(path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
+            write_atomically(path, &bytes)?;
         }
         Ok(())
     }

@@ -155,6 +155,8 @@ impl Peer {
         let given_up = self
             .given_up
             .get_or_insert_with(|| Box::new(GivenUp { before, own: Vec::new(), bodies: HashMap::new() }));
+        // Those of the last time only, so that what is remembered is never more than a log holds.
+        given_up.bodies.clear();
         for delta in deltas {
             if delta.header().author == self.me {
                 given_up.own.push((delta.header().round, delta.id));

@@ -234,9 +234,9 @@ impl Peer {
         }
     }
 
-    /// `peer`, if it is the source, does not answer what it knows of a round, or its history. While catching up it is asked again a few
-    /// times: what it has listed is lost with the join, and a network that loses one question in five
-    /// would never let anybody in.
+    /// `peer`, if it is the source, does not answer what it knows of a round, or its history. While
+    /// catching up it is asked again a few times: what it has listed is lost with the join, and a network
+    /// that loses one question in five would never let anybody in.
     pub(super) fn join_failed(&mut self, peer: PeerKey) {
         let Phase::Joining(join) = &mut self.phase else { return };
         if join.source != peer || matches!(join.stage, Stage::Fetching(_)) {

@@ -73,10 +73,11 @@ impl Peer {
     /// The trainer has extracted its delta. It is signed and goes to disk before it goes anywhere else.
     pub fn handle_extracted(&mut self, now: Time, extracted: Extracted) {
         let Phase::Extracting(round) = self.phase else { return };
-        if round != extracted.round || round < self.next_to_sign {
+        if round != extracted.round {
             return;
         }
-        if extracted.body.is_empty() {
+        // A round that has been signed is never signed again, whatever is asked.
+        if extracted.body.is_empty() || round < self.next_to_sign {
             self.start_waiting(now);
             return;
         }
