@@ -46,6 +46,8 @@ pub struct Neighbour {
     differs: BTreeMap<u64, Time>,
     /// Whether a differing history has been reported.
     pub diverged: bool,
+    /// Attempts to join at it that led nowhere.
+    pub failed_joins: u32,
 }
 
 /// All connected peers and the requests under way.
@@ -66,6 +68,7 @@ impl Neighbours {
                 next_status: now,
                 differs: BTreeMap::new(),
                 diverged: false,
+                failed_joins: 0,
             });
         }
     }

@@ -73,18 +73,20 @@ impl RoundLog {
     /// An empty log at the beginning of the swarm.
     pub fn new(genesis: &Genesis) -> Self {
         let start = Digest::of("swarm log 1", &[&genesis.swarm_id().0]);
-        Self::at(genesis, 0, start)
+        Self::at(genesis, 0, &[start])
     }
 
-    /// An empty log that starts after `settled` rounds whose log digest is `digest`.
-    pub fn at(genesis: &Genesis, settled: u64, digest: Digest) -> Self {
+    /// An empty log that starts after `settled` rounds; `digests` are the log digests up to there, the last
+    /// one that after `settled` rounds.
+    pub fn at(genesis: &Genesis, settled: u64, digests: &[Digest]) -> Self {
+        let counts = (0..=settled).rev();
         Self {
             window: u64::from(genesis.rounds.window),
             retention: u64::from(genesis.rounds.retention),
             publishers: genesis.rule.publishers as usize,
             rounds: BTreeMap::new(),
             settled,
-            digests: BTreeMap::from([(settled, digest)]),
+            digests: counts.zip(digests.iter().rev().copied()).collect(),
             bodies: HashMap::new(),
         }
     }
@@ -216,7 +218,8 @@ impl RoundLog {
         }
     }
 
-    fn entry(&self, round: u64, author: &PeerKey) -> Option<&Entry> {
+    /// An author's part in a round.
+    pub fn entry(&self, round: u64, author: &PeerKey) -> Option<&Entry> {
         self.rounds.get(&round)?.entries.get(author)
     }
 
@@ -293,6 +296,13 @@ impl RoundLog {
         self.digests = self.digests.split_off(&oldest.saturating_sub(2 * self.window));
     }
 
+    /// The log digests that a newcomer needs who starts after the settled rounds, oldest first: those of the
+    /// last two windows.
+    pub fn recent_digests(&self) -> Vec<Digest> {
+        let first = self.settled.saturating_sub(2 * self.window);
+        self.digests.range(first..=self.settled).map(|(_, digest)| *digest).collect()
+    }
+
     /// The log digests that are retained: the number of settled rounds of the first one, and one for each
     /// number from there on.
     pub fn history(&self) -> (u64, Vec<Digest>) {
@@ -358,7 +368,8 @@ impl RoundLog {
         proofs: Vec<(SignedHeader, SignedHeader)>,
     ) -> Option<Self> {
         let digests: BTreeMap<_, _> = digests.into_iter().collect();
-        let mut log = Self::at(genesis, 0, *digests.get(&settled)?);
+        digests.get(&settled)?;
+        let mut log = Self::at(genesis, 0, &[]);
         log.digests = digests;
         for delta in deltas {
             log.insert(delta, u64::MAX);

@@ -140,13 +140,13 @@ pub struct Status {
     pub role: Role,
 }
 
-/// A checkpoint that can be fetched: the shared coefficients at a settled round.
+/// A checkpoint that can be fetched: the shared coefficients at a settled round; see [`crate::checkpoint`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Number of rounds settled in it.
     pub settled: u64,
-    /// BLAKE3 of the coefficients; also the hash of the blob.
-    pub state: Digest,
+    /// BLAKE3 of its manifest.
+    pub manifest: Digest,
     /// The log digest through its rounds.
     pub log_digest: Digest,
 }
@@ -324,7 +324,7 @@ mod tests {
             settled: 5,
             log_digest: digest(7),
             open: vec![(6, digest(8)), (7, digest(9))],
-            checkpoint: Some(Checkpoint { settled: 4, state: digest(10), log_digest: digest(11) }),
+            checkpoint: Some(Checkpoint { settled: 4, manifest: digest(10), log_digest: digest(11) }),
             role: Role::Author,
         }
     }

@@ -8,6 +8,7 @@
 //!   snapshot        what the node goes on from; see `snapshot`
 //!   outbox/N        own signed deltas since the snapshot and the last one before, one file a round, on
 //!                   disk before anybody hears of them
+//!   checkpoints/N   the last ones, for peers that join; see `checkpoints`
 //!   status.json     where the node is, rewritten twice a second
 //!   report.json     what it did, written when it stops
 //! ```
@@ -16,6 +17,7 @@
 //! old one or the new one; files that are not text end with a checksum. A damaged file is set aside, not
 //! deleted.
 
+mod checkpoints;
 mod file;
 pub(crate) mod snapshot;
 
@@ -86,12 +88,16 @@ fn read_identity(path: &Path) -> Result<Option<Identity>> {
 }
 
 fn outbox_files(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let folder = dir.join("outbox");
+    numbered_files(&dir.join("outbox"))
+}
+
+/// The files of `folder` whose names are numbers, in order; none if there is no such folder.
+fn numbered_files(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut files = Vec::new();
     if !folder.exists() {
         return Ok(files);
     }
-    for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
         let round = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
         files.extend(round.map(|round| (round, path)));

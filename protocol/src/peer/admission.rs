@@ -131,8 +131,7 @@ impl Peer {
             token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
             return;
         }
-        if let Some(body) =
-            self.log.body(&hash).or_else(|| self.given_up_body(&hash)).map(|body| body.to_vec())
+        if let Some(body) = self.log.body(&hash).or_else(|| self.spare_body(&hash)).map(|body| body.to_vec())
         {
             self.admit(now, source, signed, body, token.into_iter().collect());
             return;

@@ -17,7 +17,7 @@
 //! ([`super::Action::Rebase`]), from where it is published again, bit by bit. Nothing that it learned is
 //! lost, and nothing is counted twice, for the rounds that held it are gone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use swarm_optimizer::coefficients::Coefficients;
@@ -34,19 +34,18 @@ use super::{Action, Peer, Phase, Report};
 /// What was given up and has not been replaced yet.
 pub(super) struct GivenUp {
     /// C as it was.
-    before: Coefficients,
+    pub(super) before: Coefficients,
     /// Own deltas, `(round, id)`.
-    own: Vec<(u64, Digest)>,
-    /// All deltas by body hash: most of them are in the other history too, and need not be fetched.
-    bodies: HashMap<Digest, Arc<Delta>>,
+    pub(super) own: Vec<(u64, Digest)>,
 }
 
 /// The history that most authors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Majority {
     /// Number of settled rounds.
-    settled: u64,
-    digest: Digest,
+    pub(super) settled: u64,
+    /// The log digest after them.
+    pub(super) digest: Digest,
 }
 
 impl Peer {
@@ -136,7 +135,7 @@ impl Peer {
         self.round = self.round.min((settled + u64::from(self.genesis.rounds.window)).saturating_sub(1));
         self.replica.rewind(&self.log, settled, self.round);
         let deltas = self.log.rewind(settled, until);
-        self.checkpoints.retain(|(checkpoint, _)| checkpoint.settled <= settled);
+        self.checkpoints.rewind(settled);
         self.replica.fold(&self.log, self.round);
         self.actions.push_back(Action::Folded);
         self.remember(before, deltas);
@@ -152,26 +151,27 @@ impl Peer {
 
     fn remember(&mut self, before: Coefficients, deltas: Vec<Arc<Delta>>) {
         // If this happens again before the first time is over, C before both is what counts.
-        let given_up = self
-            .given_up
-            .get_or_insert_with(|| Box::new(GivenUp { before, own: Vec::new(), bodies: HashMap::new() }));
+        let given_up = self.given_up.get_or_insert_with(|| Box::new(GivenUp { before, own: Vec::new() }));
         // Those of the last time only, so that what is remembered is never more than a log holds.
-        given_up.bodies.clear();
+        self.spare.clear();
         for delta in deltas {
-            if delta.header().author == self.me {
-                given_up.own.push((delta.header().round, delta.id));
+            let (author, round) = (delta.header().author, delta.header().round);
+            if author == self.me {
+                given_up.own.push((round, delta.id));
+                self.ledger.give_up(round, delta.id);
             }
-            given_up.bodies.insert(delta.header().body_hash, delta);
+            self.spare.insert(delta.header().body_hash, delta);
         }
     }
 
-    /// A body that was given up with its round.
-    pub(super) fn given_up_body(&self, hash: &Digest) -> Option<&Arc<[u8]>> {
-        self.given_up.as_ref()?.bodies.get(hash).map(|delta| &delta.body)
+    /// A body that left the log with its round.
+    pub(super) fn spare_body(&self, hash: &Digest) -> Option<&Arc<[u8]>> {
+        self.spare.get(hash).map(|delta| &delta.body)
     }
 
     /// The other history is here: if own deltas are not in it, what they carried stays with the device.
     pub(super) fn settle_accounts(&mut self) {
+        self.spare.clear();
         let Some(given_up) = self.given_up.take() else { return };
         let counts = |(round, id): &(u64, Digest)| {
             self.log.delta_of(*round, &self.me).is_some_and(|delta| delta.id == *id)

@@ -65,7 +65,9 @@ impl Peer {
             (Pending::Blob(hash), Ok(Response::Blob { total, bytes })) => {
                 let (progress, bad) = self.fetcher.arrived(hash, peer, total, &bytes);
                 if bad {
-                    self.strike("wrong bytes for a blob", peer);
+                    // Verified by their hash, from one sender alone: there is no innocent reason.
+                    self.refuse("wrong bytes for a blob", peer);
+                    self.ban("wrong bytes for a blob", peer);
                 }
                 self.fetched(now, peer, hash, progress);
             }
@@ -106,10 +108,14 @@ impl Peer {
             Progress::Done(bytes) if self.bodies.contains_key(&hash) => {
                 self.body_arrived(now, from, hash, bytes)
             }
-            Progress::Done(bytes) => self.state_arrived(now, hash, &bytes),
+            Progress::Done(bytes) => {
+                if let Some(held) = self.part_arrived(hash, &bytes) {
+                    self.checkpoint_arrived(now, held);
+                }
+            }
             Progress::Failed => {
                 self.body_failed(&hash);
-                self.state_failed(&hash);
+                self.part_failed(&hash);
             }
             Progress::Unknown => {}
         }
@@ -122,7 +128,7 @@ impl Peer {
             None if self.fetcher.wants(&hash) => {}
             None => {
                 self.body_failed(&hash);
-                self.state_failed(&hash);
+                self.part_failed(&hash);
             }
         }
     }
@@ -138,7 +144,7 @@ impl Peer {
                 Progress::More(next) => piece = next,
                 _ => {
                     self.body_failed(&hash);
-                    self.state_failed(&hash);
+                    self.part_failed(&hash);
                     return;
                 }
             }
@@ -170,7 +176,7 @@ impl Peer {
             settled: self.log.settled(),
             log_digest: self.log.log_digest(),
             open: if seeking { Vec::new() } else { self.log.set_digests(self.log.settled()) },
-            checkpoint: self.checkpoints.back().map(|(checkpoint, _)| *checkpoint),
+            checkpoint: self.checkpoints.newest().map(|held| held.checkpoint),
             role: self.role(),
         }
     }
@@ -193,21 +199,12 @@ impl Peer {
             let end = start.saturating_add(length).min(bytes.len());
             Some(Response::Blob { total: bytes.len() as u64, bytes: bytes[start..end].to_vec() })
         };
-        let found = if let Some(body) = self.log.body(hash) {
-            slice(body)
-        } else if let Some((_, state)) = self.checkpoints.iter().find(|(held, _)| held.state == *hash) {
-            // Only the integers that the piece touches are turned into bytes.
-            let values = state.values();
-            let total = values.len() as u64 * 4;
-            usize::try_from(offset).ok().filter(|start| (*start as u64) < total).map(|start| {
-                let end = start.saturating_add(length).min(values.len() * 4);
-                let bytes: Vec<u8> =
-                    values[start / 4..end.div_ceil(4)].iter().flat_map(|value| value.to_le_bytes()).collect();
-                let skip = start % 4;
-                Response::Blob { total, bytes: bytes[skip..skip + end - start].to_vec() }
-            })
-        } else {
-            None
+        let found = match self.log.body(hash) {
+            Some(body) => slice(body),
+            None => {
+                let part = self.checkpoints.blob(hash, offset, length);
+                part.map(|(total, bytes)| Response::Blob { total, bytes })
+            }
         };
         found.unwrap_or(Response::Refused(Refusal::NotHeld))
     }
@@ -240,7 +237,7 @@ impl Peer {
         let behind = self.log.settled()..status.settled.min(self.round);
         let theirs = Some(status.log_digest);
         let lacking = behind.end == status.settled && self.log.expected_digest(status.settled) != theirs;
-        let (settled, left_behind) = (status.settled, status.settled > self.round && !joining);
+        let settled = status.settled;
         neighbour.status = Some((status, now));
         if diverged && !joining {
             self.report(Report::Diverged { peer, settled });
@@ -253,7 +250,7 @@ impl Peer {
         if matches!(self.phase, Phase::Seeking { .. } | Phase::Joining(_)) {
             return;
         }
-        if left_behind && matches!(self.phase, Phase::Training | Phase::Waiting { .. }) {
+        if matches!(self.phase, Phase::Training | Phase::Waiting { .. }) && self.is_left_behind() {
             // Our open rounds and theirs no longer overlap: join again. What was learned stays in the
             // residual.
             self.phase = Phase::Seeking { since: now };

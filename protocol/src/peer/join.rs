@@ -10,9 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarm_optimizer::coefficients::Coefficients;
-
 use crate::Time;
+use crate::checkpoint::{Checkpoints, Held};
 use crate::delta::SignedHeader;
 use crate::digest::Digest;
 use crate::identity::PeerKey;
@@ -92,28 +91,44 @@ impl Join {
             _ => None,
         }
     }
-
-    pub(super) fn wanted_state(&self) -> Option<Digest> {
-        match &self.stage {
-            Stage::Fetching(checkpoint) => Some(checkpoint.state),
-            _ => None,
-        }
-    }
 }
 
 impl Peer {
-    /// The neighbour that is furthest, and its status: joining there needs no second join right after.
+    /// The neighbour to join at, and its status.
     pub(super) fn somebody_to_join(&self) -> Option<(PeerKey, Status)> {
-        self.furthest(|_| true)
+        self.best_source(|_| true)
     }
 
-    fn furthest(&self, suits: impl Fn(&Status) -> bool) -> Option<(PeerKey, Status)> {
-        self.neighbours
-            .iter()
-            .filter_map(|(peer, neighbour)| Some((*peer, &neighbour.status.as_ref()?.0)))
-            .filter(|(_, status)| status.role != Role::Joining && suits(status))
-            .max_by_key(|(peer, status)| (status.round, *peer))
-            .map(|(peer, status)| (peer, status.clone()))
+    /// Of the neighbours that suit and have failed us least, the one in the middle: who says that it is far
+    /// ahead of all others is believed last.
+    fn best_source(&self, suits: impl Fn(&Status) -> bool) -> Option<(PeerKey, Status)> {
+        let fit = self.neighbours.iter().filter_map(|(peer, neighbour)| {
+            let (status, _) = neighbour.status.as_ref()?;
+            let fit = status.role != Role::Joining && suits(status);
+            fit.then_some((neighbour.failed_joins, status.round, *peer, status))
+        });
+        let mut all: Vec<_> = fit.collect();
+        let least = all.iter().map(|(failed, ..)| *failed).min()?;
+        all.retain(|(failed, ..)| *failed == least);
+        all.sort_unstable_by_key(|(_, round, peer, _)| (*round, *peer));
+        let (_, _, peer, status) = all.get((all.len() - 1) / 2)?;
+        Some((*peer, (*status).clone()))
+    }
+
+    /// The lower median of what neighbours who have not failed us say of themselves. `None` without any.
+    fn neighbours_at(&self, what: impl Fn(&Status) -> u64) -> Option<u64> {
+        let says = self.neighbours.iter().filter_map(|(_, neighbour)| {
+            let (status, _) = neighbour.status.as_ref()?;
+            (status.role != Role::Joining && neighbour.failed_joins == 0).then(|| what(status))
+        });
+        let mut all: Vec<u64> = says.collect();
+        all.sort_unstable();
+        all.get(all.len().checked_sub(1)? / 2).copied()
+    }
+
+    /// Whether our open rounds and those of most neighbours no longer overlap.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.neighbours_at(|status| status.settled).is_some_and(|settled| settled > self.round)
     }
 
     pub(super) fn continue_seeking(&mut self, now: Time, since: Time) {
@@ -127,6 +142,11 @@ impl Peer {
             }
             return;
         };
+        if self.member && self.given_up.is_none() && !self.is_left_behind() {
+            // Who said that the swarm is far ahead could not show it.
+            self.begin_round(now);
+            return;
+        }
         let retained = self.log.retains(self.log.settled(), status.settled);
         if self.round >= status.round || retained && self.has_history(status.settled) {
             self.compare(now, None, &BTreeSet::new());
@@ -136,11 +156,17 @@ impl Peer {
     }
 
     pub(super) fn join_from(&mut self, source: PeerKey, target: u64, stage: Stage) {
+        // Nobody is followed further than most are.
+        let target = self.neighbours_at(|status| status.round).map_or(target, |most| target.min(most));
         self.phase = Phase::Joining(Join { source, target, stage, unanswered: 0, failed: None });
     }
 
     /// Both histories are one up to where ours ends: fetches what the source has settled and heard since.
     pub(super) fn catch_up(&mut self, now: Time, history: History) {
+        // What the source has settled without some delta that is open here has settled without it.
+        for delta in self.log.rewind(self.log.settled(), history.settled()) {
+            self.spare.insert(delta.header().body_hash, delta);
+        }
         let Phase::Joining(join) = &mut self.phase else { return };
         join.stage = Stage::CatchingUp { listed: BTreeSet::new(), history };
         self.continue_joining(now);
@@ -157,7 +183,7 @@ impl Peer {
         let asked = self.neighbours.iter().find(|(peer, _)| **peer == source);
         let asked =
             asked.and_then(|(_, neighbour)| neighbour.status.as_ref()).map(|(status, _)| status.clone());
-        let found = asked.filter(fits).map(|status| (source, status)).or_else(|| self.furthest(fits));
+        let found = asked.filter(fits).map(|status| (source, status)).or_else(|| self.best_source(fits));
         let Some((source, Status { round: target, checkpoint: Some(checkpoint), .. })) = found else {
             self.phase = Phase::Seeking { since: now };
             return;
@@ -178,8 +204,11 @@ impl Peer {
 
     /// Gives up the join under way; the next status starts a new one.
     fn seek_again(&mut self, now: Time, why: &'static str) {
-        if let Phase::Joining(Join { stage: Stage::Fetching(checkpoint), .. }) = &self.phase {
-            self.fetcher.cancel(&checkpoint.state);
+        self.pause_transfer();
+        if let Phase::Joining(join) = &self.phase
+            && let Some(source) = self.neighbours.get_mut(&join.source)
+        {
+            source.failed_joins = source.failed_joins.saturating_add(1);
         }
         self.report(Report::CannotJoin(why));
         self.phase = Phase::Seeking { since: now };
@@ -210,8 +239,10 @@ impl Peer {
         // Most authors win; a tie goes to the smallest digests, the same for everybody.
         let best = votes.into_iter().max_by_key(|(pair, authors)| (authors.len(), std::cmp::Reverse(*pair)));
         match best {
-            Some(((state, log_digest), _)) => {
-                join.stage = Stage::Fetching(Checkpoint { settled: checkpoint.settled, state, log_digest });
+            Some(((manifest, log_digest), _)) => {
+                join.stage =
+                    Stage::Fetching(Checkpoint { settled: checkpoint.settled, manifest, log_digest });
+                self.report(Report::JoiningAt(Checkpoint { manifest, log_digest, ..checkpoint }));
             }
             None => join.failed = Some("no author vouches for the newest checkpoint"),
         }
@@ -248,33 +279,40 @@ impl Peer {
         }
     }
 
-    /// The coefficients with this digest are here.
-    pub(super) fn state_arrived(&mut self, now: Time, hash: Digest, bytes: &[u8]) {
-        let Phase::Joining(join) = &mut self.phase else { return };
-        let Stage::Fetching(checkpoint) = join.stage else { return };
-        if checkpoint.state != hash || bytes.len() != self.layout.len() * 4 {
-            return;
+    /// What was fetched is of no use.
+    pub(super) fn join_cannot_use(&mut self, why: &'static str) {
+        if let Phase::Joining(join) = &mut self.phase {
+            join.failed = Some(why);
         }
-        let values = bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let state = Coefficients::new(values);
-        self.log = RoundLog::at(&self.genesis, checkpoint.settled, checkpoint.log_digest);
-        self.replica =
-            Replica::new(self.layout.clone(), self.genesis.rule, state.clone(), self.checks.clone());
-        self.checkpoints.clear();
-        self.checkpoints.push_back((checkpoint, state));
-        self.bodies.clear();
-        self.round = (checkpoint.settled + u64::from(self.genesis.rounds.window)).saturating_sub(1);
-        join.stage = Stage::CatchingUp { listed: BTreeSet::new(), history: History::default() };
-        self.actions.push_back(super::Action::Folded);
-        self.pacer.start(now);
     }
 
-    /// No neighbour has the bytes with this digest.
-    pub(super) fn state_failed(&mut self, hash: &Digest) {
-        if let Phase::Joining(join) = &mut self.phase
-            && join.wanted_state() == Some(*hash)
-        {
-            join.failed = Some("no neighbour has the checkpoint");
+    /// The checkpoint that was fetched is whole: this peer stands there now.
+    pub(super) fn checkpoint_arrived(&mut self, now: Time, held: Held) {
+        let Phase::Joining(join) = &mut self.phase else { return };
+        let Stage::Fetching(checkpoint) = join.stage else { return };
+        if checkpoint != held.checkpoint {
+            return;
+        }
+        let (source, target) = (join.source, join.target);
+        self.log = RoundLog::at(&self.genesis, checkpoint.settled, &held.manifest.digests);
+        self.replica =
+            Replica::new(self.layout.clone(), self.genesis.rule, held.state.clone(), self.checks.clone());
+        self.checkpoints = Checkpoints::default();
+        self.checkpoints.push(held);
+        self.actions.push_back(super::Action::Checkpoint(checkpoint.settled));
+        self.bodies.clear();
+        self.ledger.skip(checkpoint.settled);
+        self.round = (checkpoint.settled + u64::from(self.genesis.rounds.window)).saturating_sub(1);
+        self.actions.push_back(super::Action::Folded);
+        self.pacer.start(now);
+        // What others have settled since is theirs to say: one of those whose history this is.
+        let history = Majority { settled: checkpoint.settled, digest: checkpoint.log_digest };
+        if !self.compare(now, Some(history), &BTreeSet::new()) {
+            self.join_from(
+                source,
+                target,
+                Stage::CatchingUp { listed: BTreeSet::new(), history: History::default() },
+            );
         }
     }
 
@@ -291,18 +329,8 @@ impl Peer {
             Stage::Comparing { .. } | Stage::Vouching(_) => {}
             Stage::Fetching(checkpoint) => {
                 let checkpoint = *checkpoint;
-                if self.fetcher.wants(&checkpoint.state) {
-                    return;
-                }
-                self.report(Report::JoiningAt(checkpoint));
-                let mut sources: Vec<PeerKey> = vec![source];
-                sources.extend(self.neighbours.iter().filter_map(|(peer, neighbour)| {
-                    let (status, _) = neighbour.status.as_ref()?;
-                    (*peer != source && status.checkpoint == Some(checkpoint)).then_some(*peer)
-                }));
-                let length = self.layout.len() as u64 * 4;
-                for peer in sources {
-                    self.fetch(now, checkpoint.state, length, peer);
+                if let Err(why) = self.continue_transfer(now, checkpoint, source) {
+                    self.seek_again(now, why);
                 }
             }
             Stage::CatchingUp { .. } => self.continue_catching_up(now, source, target),
@@ -339,6 +367,9 @@ impl Peer {
             self.fold(now);
             self.round = self.round.max(target);
             self.settle_accounts();
+            if let Some(neighbour) = self.neighbours.get_mut(&source) {
+                neighbour.failed_joins = 0;
+            }
             let round = self.round;
             self.report(Report::Joined { round });
             self.begin_round(now);

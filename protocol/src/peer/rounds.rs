@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use crate::Time;
 use crate::anti_entropy::{Neighbour, STATUS_INTERVAL};
+use crate::checkpoint::Held;
 use crate::delta::{self, Delta, Header, fixed_loss};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
+use crate::ledger::{self, Mass, Part};
 use crate::packing;
-use crate::wire::{Checkpoint, Gossip, MAX_INLINE, Role};
+use crate::round_log::Entry;
+use crate::wire::{Gossip, MAX_INLINE, Role};
 
 use super::{Action, Peer, Phase, Report};
-
-/// Checkpoints kept: the newest, and the one before for those who are still fetching it.
-const CHECKPOINTS: usize = 2;
 
 /// Statuses of a neighbour that must agree in a row before a finishing peer believes it.
 const AGREEING_STATUSES: u64 = 2;
@@ -92,9 +92,18 @@ impl Peer {
         let delta =
             Delta { id: header.id(), signed: header.sign(&self.identity), body: extracted.body.into() };
         self.next_to_sign = round + 1;
+        self.book(&delta);
         let bytes = Gossip::Delta(Box::new(delta.signed), Some(delta.body.to_vec())).encode();
         self.phase = Phase::Persisting(Box::new(delta));
         self.actions.push_back(Action::Persist { round, bytes });
+    }
+
+    /// Enters an own delta into the books.
+    pub(super) fn book(&mut self, delta: &Delta) {
+        let header = delta.header();
+        let mass = packing::decode(&self.layout, &self.genesis.rule, &delta.body);
+        let mass = mass.map(|sparse| Mass::of(&sparse)).unwrap_or_default();
+        self.ledger.signed(header.round, delta.id, header.body_hash, delta.body.clone(), mass);
     }
 
     /// The own delta of `round` is on disk.
@@ -117,7 +126,7 @@ impl Peer {
     }
 
     fn header(&self, round: u64, extracted: &Extracted) -> Header {
-        let checkpoint = self.checkpoints.back().map_or(self.start, |(checkpoint, _)| *checkpoint);
+        let checkpoint = self.checkpoints.newest().map_or(self.start, |held| held.checkpoint);
         Header {
             version: delta::VERSION,
             swarm: self.swarm,
@@ -125,7 +134,7 @@ impl Peer {
             author: self.me,
             base: self.log.digest_after(self.log.settled_at(round)).unwrap_or_default(),
             checkpoint_round: checkpoint.settled,
-            checkpoint_digest: checkpoint.state,
+            checkpoint_digest: checkpoint.manifest,
             body_hash: Digest::of_bytes(&extracted.body),
             body_length: extracted.body.len() as u32,
             tokens: extracted.tokens,
@@ -207,6 +216,7 @@ impl Peer {
         if self.seek_majority(now) {
             return;
         }
+        self.member = true;
         self.phase = Phase::Training;
         self.pacer.start(now);
         if self.part.trains {
@@ -228,6 +238,7 @@ impl Peer {
             while self.log.settled() < self.log.settled_at(self.round) {
                 self.log.settle_next();
                 let settled = self.log.settled();
+                self.close_account(settled - 1);
                 self.count_bases(settled - 1);
                 self.replica.settle(settled);
                 if settled.is_multiple_of(every) {
@@ -244,16 +255,26 @@ impl Peer {
     }
 
     fn checkpoint(&mut self) {
-        let state = self.replica.settled_coefficients();
-        let checkpoint = Checkpoint {
-            settled: self.log.settled(),
-            state: Digest::of_state(state.values()),
-            log_digest: self.log.log_digest(),
+        let (settled, state) = (self.log.settled(), self.replica.settled_coefficients());
+        self.checkpoints.push(Held::new(settled, self.log.recent_digests(), state));
+        self.actions.push_back(Action::Checkpoint(settled));
+    }
+
+    /// `round` has settled: what became of the own delta?
+    fn close_account(&mut self, round: u64) {
+        let part = match self.log.entry(round, &self.me) {
+            Some(Entry::Delta(delta)) => Part::Counts(delta.id),
+            Some(Entry::Void(_)) => Part::Void,
+            None => Part::Absent,
         };
-        self.checkpoints.push_back((checkpoint, state));
-        if self.checkpoints.len() > CHECKPOINTS {
-            self.checkpoints.pop_front();
+        let own = self.log.delta_of(round, &self.me).map(|delta| delta.body.clone());
+        match (self.ledger.settle(round, part), own) {
+            (Some(ledger::Entry::Return(body)), _) => self.actions.push_back(Action::Return { round, body }),
+            (Some(ledger::Entry::Take), Some(body)) => self.actions.push_back(Action::Take { round, body }),
+            _ => {}
         }
+        let rounds = &self.genesis.rounds;
+        self.ledger.forget(round.saturating_sub(u64::from(rounds.retention) + u64::from(rounds.window)));
     }
 
     /// A peer that has done its rounds stays until every neighbour is as far and holds the same sets,
