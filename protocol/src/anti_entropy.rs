@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::Time;
 use crate::digest::Digest;
 use crate::identity::PeerKey;
-use crate::wire::Status;
+use crate::wire::{Role, Status};
 
 /// How often neighbours exchange their status.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -89,6 +89,20 @@ impl Neighbours {
     /// All neighbours, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&PeerKey, &Neighbour)> {
         self.all.iter()
+    }
+
+    /// Up to `count` neighbours that take part, other than `peer`.
+    pub fn others(&self, peer: &PeerKey, count: usize) -> Vec<PeerKey> {
+        let takes_part = |neighbour: &Neighbour| {
+            neighbour.status.as_ref().is_some_and(|(status, _)| status.role != Role::Joining)
+        };
+        let fit = self.all.iter().filter(|(other, neighbour)| *other != peer && takes_part(neighbour));
+        fit.map(|(other, _)| *other).take(count).collect()
+    }
+
+    /// A join has succeeded: what failed before is forgotten.
+    pub fn forgive(&mut self) {
+        self.all.values_mut().for_each(|neighbour| neighbour.failed_joins = 0);
     }
 
     /// Number of connected peers.

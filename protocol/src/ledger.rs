@@ -92,7 +92,7 @@ pub enum Fate {
     Settled,
     /// It went back to the residual.
     Returned,
-    /// The residual took up the difference between a history that had it and one that has not.
+    /// The residual took up the difference between a history that had it and one that need not have it.
     Kept,
     /// It is lost.
     Forfeited,

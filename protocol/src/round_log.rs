@@ -63,6 +63,8 @@ pub struct RoundLog {
     publishers: usize,
     rounds: BTreeMap<u64, RoundSet>,
     settled: u64,
+    /// The first round whose set is here: whoever starts from a checkpoint has none of those before.
+    held_from: u64,
     /// D by number of settled rounds, for the retained range.
     digests: BTreeMap<u64, Digest>,
     /// Deltas by body hash; several authors may have sent the very same body.
@@ -86,6 +88,7 @@ impl RoundLog {
             publishers: genesis.rule.publishers as usize,
             rounds: BTreeMap::new(),
             settled,
+            held_from: settled,
             digests: counts.zip(digests.iter().rev().copied()).collect(),
             bodies: HashMap::new(),
         }
@@ -287,6 +290,7 @@ impl RoundLog {
         self.settled += 1;
         self.digests.insert(self.settled, chained);
         let oldest = self.settled.saturating_sub(self.retention);
+        self.held_from = self.held_from.max(oldest);
         let kept = self.rounds.split_off(&oldest);
         for entry in
             std::mem::replace(&mut self.rounds, kept).into_values().flat_map(|set| set.entries.into_values())
@@ -308,6 +312,11 @@ impl RoundLog {
     pub fn history(&self) -> (u64, Vec<Digest>) {
         let first = self.digests.keys().next().copied().unwrap_or(self.settled);
         (first, self.digests.values().copied().collect())
+    }
+
+    /// The first round whose set is here.
+    pub fn held_from(&self) -> u64 {
+        self.held_from
     }
 
     /// Where this history and another one ([`RoundLog::history`]) part: the largest number of settled
@@ -359,10 +368,11 @@ impl RoundLog {
         (digests, self.rounds.values().flat_map(|set| set.entries.values()).collect())
     }
 
-    /// Rebuilds a log from a snapshot's `contents`; `None` if `digests` does not hold `settled`.
+    /// Rebuilds a log from a snapshot's `contents`, with the number of settled rounds and the first round whose
+    /// set was there; `None` if `digests` does not hold `settled`.
     pub fn from_contents(
         genesis: &Genesis,
-        settled: u64,
+        (settled, held_from): (u64, u64),
         digests: Vec<(u64, Digest)>,
         deltas: Vec<Delta>,
         proofs: Vec<(SignedHeader, SignedHeader)>,
@@ -378,6 +388,7 @@ impl RoundLog {
             log.insert_proof(&proof, u64::MAX);
         }
         log.settled = settled;
+        log.held_from = held_from;
         Some(log)
     }
 }

@@ -16,7 +16,7 @@
 //! | 33 | response: round | signed headers, proofs | |
 //! | 34 | response: blob | total length | the bytes |
 //! | 35 | response: refused | reason | |
-//! | 36 | response: history | first number of settled rounds, log digests | |
+//! | 36 | response: history | first number of settled rounds, first round held, log digests | |
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,8 @@ pub enum Response {
     History {
         /// Number of settled rounds of the first digest; one more for each that follows.
         first: u64,
+        /// The first round whose set is held.
+        held_from: u64,
         /// The digests; the last one is the newest.
         digests: Vec<Digest>,
     },
@@ -258,7 +260,7 @@ impl Response {
             Self::Round(headers, proofs) => message(33, &(headers, proofs), &[]),
             Self::Blob { total, bytes } => message(34, total, bytes),
             Self::Refused(reason) => message(35, reason, &[]),
-            Self::History { first, digests } => message(36, &(first, digests), &[]),
+            Self::History { first, held_from, digests } => message(36, &(first, held_from, digests), &[]),
         }
     }
 
@@ -279,8 +281,8 @@ impl Response {
             }
             (35, rest) => Ok(Self::Refused(part(35, rest)?)),
             (36, rest) => {
-                let (first, digests) = part(36, rest)?;
-                Ok(Self::History { first, digests })
+                let (first, held_from, digests) = part(36, rest)?;
+                Ok(Self::History { first, held_from, digests })
             }
             (kind, _) => Err(WireError::Kind(kind)),
         }
@@ -352,7 +354,7 @@ mod tests {
             Response::Round(vec![signed(1)], vec![(signed(1), signed(2))]),
             Response::Blob { total: 9, bytes: vec![4, 5] },
             Response::Refused(Refusal::NotHeld),
-            Response::History { first: 3, digests: vec![digest(1), digest(2)] },
+            Response::History { first: 3, held_from: 3, digests: vec![digest(1), digest(2)] },
         ]
     }
 

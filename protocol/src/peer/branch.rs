@@ -23,7 +23,7 @@ use std::sync::Arc;
 use swarm_optimizer::coefficients::Coefficients;
 
 use crate::Time;
-use crate::delta::Delta;
+use crate::delta::{Delta, SignedHeader};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
 use crate::wire::{Request, Response, Role};
@@ -46,6 +46,11 @@ pub(super) struct Majority {
     pub(super) settled: u64,
     /// The log digest after them.
     pub(super) digest: Digest,
+}
+
+/// The round whose headers speak about all but the last round that `history` has settled.
+pub(super) fn weighing(history: &History, window: u64) -> Option<u64> {
+    (history.settled() + window).checked_sub(2)
 }
 
 impl Peer {
@@ -97,24 +102,72 @@ impl Peer {
     /// The log digests that a neighbour asks for.
     pub(super) fn history_response(&self) -> Response {
         let (first, digests) = self.log.history();
-        Response::History { first, digests }
+        Response::History { first, held_from: self.log.held_from(), digests }
     }
 
-    /// `source` answered with its log digests: finds where both histories part, and goes on from there.
+    /// `source` answered with its log digests. If it is not known what most authors have, their headers of the
+    /// source's last whole round tell.
     pub(super) fn history_arrived(&mut self, now: Time, source: PeerKey, history: History) {
         let Some((majority, tried)) = self.comparing_with(&source) else { return };
-        if let Some(Majority { settled, digest }) = majority
-            && history.at(settled) != Some(digest)
-        {
-            if !self.compare(now, majority, &tried) {
-                self.begin_round(now);
+        match (majority, weighing(&history, self.genesis.rounds.window.into())) {
+            (Some(Majority { settled, digest }), _) if history.at(settled) != Some(digest) => {
+                self.compare_next(now, majority, &tried);
             }
-            return;
+            (None, Some(round)) if history.settled() > 1 => {
+                let asked = self.ask_round(now, source, round);
+                if let Phase::Joining(join) = &mut self.phase {
+                    join.enter(Stage::Weighing { history, tried });
+                }
+                if !asked {
+                    self.join_cannot_use("the neighbour that was asked does not answer");
+                }
+            }
+            _ => self.adopt(now, source, history, &tried),
         }
+    }
+
+    /// Headers that `source` lists for the round that weighs its history are here.
+    pub(super) fn weigh(&mut self, now: Time, source: PeerKey, headers: &[SignedHeader]) {
+        let Phase::Joining(join) = &mut self.phase else { return };
+        let Some((history, tried)) = join.take_weighed() else { return };
+        let mut votes: BTreeMap<Digest, BTreeSet<PeerKey>> = BTreeMap::new();
+        for signed in headers {
+            let header = &signed.header;
+            if header.swarm == self.swarm && header.author != self.me && self.checks.is_signed(signed) {
+                votes.entry(header.base).or_default().insert(header.author);
+            }
+        }
+        // Most authors win; a tie goes to the smallest digest, the same for everybody.
+        let best = votes.into_iter().max_by_key(|(base, authors)| (authors.len(), std::cmp::Reverse(*base)));
+        let settled = history.settled() - 1;
+        match best {
+            Some((digest, _)) if history.at(settled) != Some(digest) => {
+                self.compare_next(now, Some(Majority { settled, digest }), &tried);
+            }
+            // Nobody but us has spoken: then there is nobody to contradict it.
+            _ => self.adopt(now, source, history, &tried),
+        }
+    }
+
+    fn compare_next(&mut self, now: Time, majority: Option<Majority>, tried: &BTreeSet<PeerKey>) {
+        if !self.compare(now, majority, tried) {
+            self.begin_round(now);
+        }
+    }
+
+    /// Finds where our history and that of `source` part, and goes on from there with the source's.
+    fn adopt(&mut self, now: Time, source: PeerKey, history: History, tried: &BTreeSet<PeerKey>) {
         let (ours, theirs) = (self.log.settled(), history.settled());
         match self.log.common(history.first, &history.digests) {
+            // One who came later than we left off has not got the rounds between; somebody else has.
+            Some(common) if common < history.held_from && common < theirs => {
+                if !self.compare(now, None, tried) {
+                    self.take_checkpoint(now, source);
+                }
+                return;
+            }
             Some(common) if common >= ours.min(theirs) => {}
-            Some(common) if self.log.retains(common, ours.max(theirs)) => self.give_up(common, theirs),
+            Some(common) if common >= self.log.held_from() => self.give_up(common, theirs),
             _ => {
                 if history.first <= ours && theirs >= self.log.history().0 {
                     // Both know digests after the same numbers of rounds, and they differ.

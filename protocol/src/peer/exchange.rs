@@ -50,8 +50,10 @@ impl Peer {
                 let fits = headers.len() + proofs.len() <= most.min(MAX_HEADERS);
                 if !fits || !headers.iter().all(|signed| expected(&signed.header)) {
                     self.strike("round response about something else", peer);
+                } else if !self.may_say(&peer, round) {
+                    // Asked before the join that is under way.
                 } else {
-                    self.join_headers(round, &headers);
+                    self.join_headers(now, peer, round, &headers);
                     for proof in &proofs {
                         self.admit_proof(proof, peer);
                     }
@@ -71,14 +73,14 @@ impl Peer {
                 }
                 self.fetched(now, peer, hash, progress);
             }
-            (Pending::History, Ok(Response::History { first, digests })) => {
+            (Pending::History, Ok(Response::History { first, held_from, digests })) => {
                 let rounds = &self.genesis.rounds;
                 let most = u64::from(rounds.retention) + 2 * u64::from(rounds.window) + 1;
                 if digests.is_empty() || digests.len() as u64 > most || first > u64::MAX / 2 {
                     self.strike("impossible history", peer);
                     self.unanswered(now, peer, Pending::History);
                 } else {
-                    self.history_arrived(now, peer, History { first, digests });
+                    self.history_arrived(now, peer, History { first, held_from, digests });
                 }
             }
             (pending, Ok(Response::Refused(_))) => self.unanswered(now, peer, pending),
@@ -94,7 +96,7 @@ impl Peer {
     pub(super) fn unanswered(&mut self, now: Time, peer: PeerKey, pending: Pending) {
         match pending {
             Pending::Status => {}
-            Pending::Round(_) | Pending::History => self.join_failed(peer),
+            Pending::Round(_) | Pending::History => self.join_failed(now, peer),
             Pending::Blob(hash) => {
                 let progress = self.fetcher.failed(hash, peer);
                 self.fetched(now, peer, hash, progress);
@@ -182,6 +184,9 @@ impl Peer {
     }
 
     fn round_response(&self, round: u64) -> Response {
+        if round < self.log.held_from() {
+            return Response::Refused(Refusal::NotHeld);
+        }
         let (mut headers, mut proofs) = (Vec::new(), Vec::new());
         for entry in self.log.entries(round) {
             match entry {

@@ -187,7 +187,7 @@ impl Peer {
         let phase = match &self.phase {
             // With somebody to join in sight, the next status decides.
             Phase::Seeking { since } if self.somebody_to_join().is_none() => {
-                self.part.found_after.map(|after| *since + after)
+                self.gives_up_seeking().map(|after| *since + after)
             }
             Phase::Waiting { deadline } => Some(*deadline),
             Phase::Training if !self.part.trains => {

@@ -56,7 +56,8 @@ impl Peer {
         }
         self.alone = false;
         let swarm = self.membership.swarm_round(self.round).unwrap_or(0);
-        let target = swarm.min(self.round.saturating_add(self.pacer.reach(now)));
+        let reach = self.pacer.reach(now).min(self.longest_jump());
+        let target = swarm.min(self.round.saturating_add(reach));
         let target = target.max(self.next_to_sign).max(self.round);
         let last = self.part.stop_before.map_or(u64::MAX, |stop| stop.saturating_sub(1));
         self.advance_to(now, target.min(last).max(self.round));
@@ -199,7 +200,8 @@ impl Peer {
             return;
         }
         let Some(swarm) = self.membership.swarm_round(self.round) else { return };
-        let target = (swarm + 1).min(self.round.saturating_add(self.pacer.reach(now)));
+        let reach = self.pacer.reach(now).min(self.longest_jump());
+        let target = (swarm + 1).min(self.round.saturating_add(reach));
         if target > self.round {
             self.advance_to(now, target);
             self.begin_round(now);
@@ -235,7 +237,7 @@ impl Peer {
         while self.round < target {
             self.round += 1;
             self.fold(now);
-            while self.log.settled() < self.log.settled_at(self.round) {
+            while self.log.settled() < self.settles_at(self.round) {
                 self.log.settle_next();
                 let settled = self.log.settled();
                 self.close_account(settled - 1);
@@ -246,6 +248,13 @@ impl Peer {
                 }
             }
         }
+    }
+
+    /// How many rounds are settled in `round`. Nobody who stops there says in a later header what it settled
+    /// last, so that could not be compared: it stays open.
+    fn settles_at(&self, round: u64) -> u64 {
+        let last = self.part.stop_before.map_or(u64::MAX, |stop| stop.saturating_sub(1));
+        self.log.settled_at(round.min(last))
     }
 
     pub(super) fn fold(&mut self, _now: Time) {

@@ -33,6 +33,8 @@ pub struct Position {
     pub round: u64,
     /// Number of settled rounds.
     pub settled: u64,
+    /// The first round whose set is here.
+    pub held_from: u64,
     /// The first round that it has not signed a delta for.
     pub next_to_sign: u64,
     /// Whether it has ever met another replica.
@@ -73,6 +75,7 @@ impl Peer {
             swarm: self.swarm,
             round: self.round,
             settled: self.log.settled(),
+            held_from: self.log.held_from(),
             next_to_sign: self.next_to_sign,
             met_others: self.met_others,
             digests,
@@ -89,7 +92,7 @@ impl Peer {
     /// # Errors
     /// A snapshot that is not of this swarm or contradicts itself; in words.
     pub fn restore(&mut self, now: Time, snapshot: Snapshot, outbox: &[Vec<u8>]) -> Result<(), String> {
-        let Position { swarm, round, settled, next_to_sign, met_others, digests, proofs, ledger } =
+        let Position { swarm, round, settled, held_from, next_to_sign, met_others, digests, proofs, ledger } =
             snapshot.position;
         if swarm != self.swarm {
             return Err(format!("it belongs to swarm {swarm:.16}, not {:.16}", self.swarm));
@@ -102,9 +105,10 @@ impl Peer {
             packing::decode(&self.layout, &self.genesis.rule, &body).map_err(|error| error.to_string())?;
             deltas.push(Delta { id: signed.header.id(), signed, body });
         }
-        let log = RoundLog::from_contents(&self.genesis, settled, digests, deltas, proofs);
+        let log = RoundLog::from_contents(&self.genesis, (settled, held_from), digests, deltas, proofs);
         let log = log.ok_or("its log digests do not reach its settled rounds")?;
-        if log.settled_at(round) > settled {
+        // The last round of a peer that stops is not settled.
+        if log.settled_at(round) > settled + 1 {
             return Err("its round and its settled rounds do not fit together".into());
         }
         self.log = log;

@@ -58,8 +58,10 @@ impl Peer {
         let Some(transfer) = &self.transfer else { return Ok(()) };
         let has = |peer: &PeerKey, status: &crate::wire::Status| {
             // Who has a newer one keeps the one before.
-            let newer = status.checkpoint.is_some_and(|held| held.settled >= checkpoint.settled);
-            status.role != Role::Joining && (newer || *peer == source)
+            let has = status.checkpoint.is_some_and(|held| {
+                held.manifest == checkpoint.manifest || held.settled > checkpoint.settled
+            });
+            status.role != Role::Joining && (has || *peer == source)
         };
         let fit = self.neighbours.iter().filter_map(|(peer, neighbour)| {
             let has = neighbour.status.as_ref().is_some_and(|(status, _)| has(peer, status));

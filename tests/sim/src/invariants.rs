@@ -351,10 +351,9 @@ impl Invariants {
             let right = match fate {
                 Fate::Settled => folded && !back,
                 Fate::Returned => !folded && back,
-                Fate::Kept => !folded && !back,
                 Fate::Open | Fate::GivenUp => round >= peer.log().settled() && !back,
-                // Nobody knows whether it is in C.
-                Fate::Forfeited => !back,
+                // It may be in C or not: that round's set has not been seen here.
+                Fate::Kept | Fate::Forfeited => !back,
             };
             if !right {
                 return wrong(format!(

@@ -95,7 +95,8 @@ impl World {
             self.start(at, None, false)
         } else {
             self.summary.returned += 1;
-            self.start(at, None, true)
+            // As the node does: when all come back at once, somebody has to begin.
+            self.start(at, Some(PATIENCE), true)
         }
     }
 
