@@ -23,7 +23,7 @@ pub const MAX_NEIGHBOURS: usize = 128;
 pub const MAX_PENDING: usize = 16;
 
 /// A question that awaits its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pending {
     /// A status.
     Status,
@@ -31,6 +31,8 @@ pub enum Pending {
     Round(u64),
     /// A piece of the bytes with this hash.
     Blob(Digest),
+    /// Small bodies with these hashes.
+    Bodies(Vec<Digest>),
     /// Log digests.
     History,
 }
@@ -124,7 +126,7 @@ impl Neighbours {
                 due.push(*peer);
             }
         }
-        due.retain(|peer| !self.is_pending(peer, Pending::Status));
+        due.retain(|peer| !self.is_pending(peer, &Pending::Status));
         due.sort_unstable();
         due
     }
@@ -159,8 +161,8 @@ impl Neighbours {
     }
 
     /// Whether this question is under way.
-    pub fn is_pending(&self, peer: &PeerKey, pending: Pending) -> bool {
-        self.pending.values().any(|(to, what, _)| to == peer && *what == pending)
+    pub fn is_pending(&self, peer: &PeerKey, pending: &Pending) -> bool {
+        self.pending.values().any(|(to, what, _)| to == peer && what == pending)
     }
 
     /// Takes all questions that have waited for too long.

@@ -150,9 +150,30 @@ impl Peer {
     }
 
     fn compare_next(&mut self, now: Time, majority: Option<Majority>, tried: &BTreeSet<PeerKey>) {
-        if !self.compare(now, majority, tried) {
+        if self.compare(now, majority, tried) {
+            return;
+        }
+        // Those who signed for that history hold it no longer, or are gone. What most neighbours hold is next.
+        let common = majority.and_then(|_| self.common_history());
+        if common.is_none() || majority == common || !self.compare(now, common, &BTreeSet::new()) {
             self.begin_round(now);
         }
+    }
+
+    /// The history that most neighbours say they hold, if it is not ours. A tie: the smallest digest.
+    fn common_history(&self) -> Option<Majority> {
+        let mut held: BTreeMap<(u64, Digest), usize> = BTreeMap::new();
+        for (_, neighbour) in self.neighbours.iter() {
+            if let Some((status, _)) =
+                neighbour.status.as_ref().filter(|(status, _)| status.role != Role::Joining)
+            {
+                *held.entry((status.settled, status.log_digest)).or_default() += 1;
+            }
+        }
+        let ((settled, digest), _) =
+            held.into_iter().max_by_key(|(history, count)| (*count, std::cmp::Reverse(*history)))?;
+        let ours = self.log.expected_digest(settled) == Some(digest);
+        (!ours).then_some(Majority { settled, digest })
     }
 
     /// Finds where our history and that of `source` part, and goes on from there with the source's.

@@ -1,14 +1,13 @@
-//! Talking with neighbours: statuses once a second, rounds and blobs when something is missing.
+//! Talking with neighbours: statuses once a second, rounds when something is missing.
 
 use std::time::Duration;
 
 use crate::Time;
 use crate::anti_entropy::{Pending, STATUS_INTERVAL};
 use crate::digest::Digest;
-use crate::fetch::{Piece, Progress};
 use crate::identity::PeerKey;
 use crate::round_log::Entry;
-use crate::wire::{MAX_CHUNK, MAX_HEADERS, Refusal, Request, Response, Role, Status};
+use crate::wire::{MAX_HEADERS, Refusal, Request, Response, Role, Status};
 
 use super::join::History;
 use super::{Action, Peer, Phase, Report};
@@ -24,6 +23,7 @@ impl Peer {
             }
             Ok(Request::Round(round)) => self.round_response(round),
             Ok(Request::Blob { hash, offset, length }) => self.blob_response(&hash, offset, length),
+            Ok(Request::Bodies(hashes)) => self.bodies_response(&hashes),
             Ok(Request::History) => self.history_response(),
             Err(_) => {
                 self.strike("malformed request", peer);
@@ -65,13 +65,10 @@ impl Peer {
                 }
             }
             (Pending::Blob(hash), Ok(Response::Blob { total, bytes })) => {
-                let (progress, bad) = self.fetcher.arrived(hash, peer, total, &bytes);
-                if bad {
-                    // Verified by their hash, from one sender alone: there is no innocent reason.
-                    self.refuse("wrong bytes for a blob", peer);
-                    self.ban("wrong bytes for a blob", peer);
-                }
-                self.fetched(now, peer, hash, progress);
+                self.piece_arrived(now, peer, hash, total, &bytes);
+            }
+            (Pending::Bodies(hashes), Ok(Response::Bodies(bodies))) => {
+                self.bodies_arrived(now, peer, &hashes, bodies);
             }
             (Pending::History, Ok(Response::History { first, held_from, digests })) => {
                 let rounds = &self.genesis.rounds;
@@ -97,58 +94,9 @@ impl Peer {
         match pending {
             Pending::Status => {}
             Pending::Round(_) | Pending::History => self.join_failed(now, peer),
-            Pending::Blob(hash) => {
-                let progress = self.fetcher.failed(hash, peer);
-                self.fetched(now, peer, hash, progress);
-            }
-        }
-    }
-
-    fn fetched(&mut self, now: Time, from: PeerKey, hash: Digest, progress: Progress) {
-        match progress {
-            Progress::More(piece) => self.ask_piece(now, hash, piece),
-            Progress::Done(bytes) if self.bodies.contains_key(&hash) => {
-                self.body_arrived(now, from, hash, bytes)
-            }
-            Progress::Done(bytes) => {
-                if let Some(held) = self.part_arrived(hash, &bytes) {
-                    self.checkpoint_arrived(now, held);
-                }
-            }
-            Progress::Failed => {
-                self.body_failed(&hash);
-                self.part_failed(&hash);
-            }
-            Progress::Unknown => {}
-        }
-    }
-
-    /// Starts to pull `length` bytes with this hash from `source`, or adds it as a spare source.
-    pub(super) fn fetch(&mut self, now: Time, hash: Digest, length: u64, source: PeerKey) {
-        match self.fetcher.want(hash, length, source) {
-            Some(piece) => self.ask_piece(now, hash, piece),
-            None if self.fetcher.wants(&hash) => {}
-            None => {
-                self.body_failed(&hash);
-                self.part_failed(&hash);
-            }
-        }
-    }
-
-    fn ask_piece(&mut self, now: Time, hash: Digest, mut piece: Piece) {
-        // A source that takes no more questions is passed over; each try uses one up, so this ends.
-        loop {
-            let request = Request::Blob { hash, offset: piece.offset, length: piece.length };
-            if self.ask(now, piece.peer, Pending::Blob(hash), &request) {
-                return;
-            }
-            match self.fetcher.failed(hash, piece.peer) {
-                Progress::More(next) => piece = next,
-                _ => {
-                    self.body_failed(&hash);
-                    self.part_failed(&hash);
-                    return;
-                }
+            Pending::Blob(hash) => self.piece_failed(now, peer, hash),
+            Pending::Bodies(hashes) => {
+                hashes.iter().for_each(|hash| self.piece_failed(now, peer, *hash));
             }
         }
     }
@@ -161,7 +109,7 @@ impl Peer {
     }
 
     pub(super) fn ask_round(&mut self, now: Time, peer: PeerKey, round: u64) -> bool {
-        self.neighbours.is_pending(&peer, Pending::Round(round))
+        self.neighbours.is_pending(&peer, &Pending::Round(round))
             || self.ask(now, peer, Pending::Round(round), &Request::Round(round))
     }
 
@@ -195,23 +143,6 @@ impl Peer {
             }
         }
         Response::Round(headers, proofs)
-    }
-
-    fn blob_response(&self, hash: &Digest, offset: u64, length: u32) -> Response {
-        let length = length.min(MAX_CHUNK) as usize;
-        let slice = |bytes: &[u8]| {
-            let start = usize::try_from(offset).ok().filter(|start| *start < bytes.len())?;
-            let end = start.saturating_add(length).min(bytes.len());
-            Some(Response::Blob { total: bytes.len() as u64, bytes: bytes[start..end].to_vec() })
-        };
-        let found = match self.log.body(hash) {
-            Some(body) => slice(body),
-            None => {
-                let part = self.checkpoints.blob(hash, offset, length);
-                part.map(|(total, bytes)| Response::Blob { total, bytes })
-            }
-        };
-        found.unwrap_or(Response::Refused(Refusal::NotHeld))
     }
 
     fn handle_status(&mut self, now: Time, peer: PeerKey, status: Status) {

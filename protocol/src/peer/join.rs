@@ -250,6 +250,7 @@ impl Peer {
             asked.and_then(|(_, neighbour)| neighbour.status.as_ref()).map(|(status, _)| status.clone());
         let found = asked.filter(fits).map(|status| (source, status)).or_else(|| self.best_source(fits));
         let Some((source, Status { round: target, checkpoint: Some(checkpoint), .. })) = found else {
+            self.blame(&source);
             self.phase = Phase::Seeking { since: now };
             return;
         };
@@ -270,10 +271,9 @@ impl Peer {
     /// Gives up the join under way; the next status starts a new one.
     fn seek_again(&mut self, now: Time, why: &'static str) {
         self.pause_transfer();
-        if let Phase::Joining(join) = &self.phase
-            && let Some(source) = self.neighbours.get_mut(&join.source)
-        {
-            source.failed_joins = source.failed_joins.saturating_add(1);
+        if let Phase::Joining(join) = &self.phase {
+            let source = join.source;
+            self.blame(&source);
         }
         self.report(Report::CannotJoin(why));
         self.phase = Phase::Seeking { since: now };
@@ -372,6 +372,13 @@ impl Peer {
     /// The round whose headers vouch for `checkpoint`.
     fn vouching(&self, checkpoint: &Checkpoint) -> u64 {
         checkpoint.settled.saturating_add(u64::from(self.genesis.rounds.window)) - 1
+    }
+
+    /// A join at `source` has led nowhere: it is asked last from now on.
+    fn blame(&mut self, source: &PeerKey) {
+        if let Some(neighbour) = self.neighbours.get_mut(source) {
+            neighbour.failed_joins = neighbour.failed_joins.saturating_add(1);
+        }
     }
 
     /// What was fetched is of no use.

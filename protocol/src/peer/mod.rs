@@ -15,13 +15,15 @@
 //! ```
 //!
 //! * `admission` decides about deltas that come in: verified before anything is kept or passed on.
-//! * `exchange` talks with neighbours: statuses, rounds, blobs.
+//! * `exchange` talks with neighbours: statuses, rounds. `blobs` pulls and serves bytes by their hash,
+//!   `transfer` whole checkpoints.
 //! * [`rounds`] advances: sign, wait, fold, settle, checkpoint, finish.
 //! * `branch` keeps all histories one: it takes up the majority's where ours differs.
 //! * `join` brings a newcomer, or somebody who was away, to where the swarm is.
 
 mod action;
 mod admission;
+mod blobs;
 mod branch;
 mod exchange;
 mod join;
@@ -92,6 +94,8 @@ pub struct Peer {
     neighbours: Neighbours,
     fetcher: Fetcher,
     bodies: BTreeMap<Digest, admission::AwaitedBody>,
+    /// Hashes and lengths of small blobs that are about to be asked for, by source.
+    small: BTreeMap<PeerKey, Vec<(Digest, u32)>>,
     checkpoints: Checkpoints,
     start: Checkpoint,
     /// A checkpoint that is being fetched, also while another source is looked for.
@@ -145,6 +149,7 @@ impl Peer {
             neighbours: Neighbours::default(),
             fetcher: Fetcher::default(),
             bodies: BTreeMap::new(),
+            small: BTreeMap::new(),
             checkpoints: Checkpoints::default(),
             transfer: None,
             ledger: Ledger::default(),

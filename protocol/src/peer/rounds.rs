@@ -164,6 +164,7 @@ impl Peer {
             Phase::Finishing { .. } => self.continue_finishing(now),
             _ => {}
         }
+        self.ask_small(now);
     }
 
     /// Whether every author that is expected has its delta of this round in the log.
