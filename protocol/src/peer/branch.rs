@@ -81,8 +81,10 @@ impl Peer {
         majority: Option<Majority>,
         tried: &BTreeSet<PeerKey>,
     ) -> bool {
+        // Who holds ours is of no help in finding another one.
+        let any = majority.is_none_or(|majority| self.is_ours(&majority));
         let differs = |settled: u64, theirs: Digest| {
-            majority.is_none() || self.log.expected_digest(settled).is_none_or(|ours| ours != theirs)
+            any || self.log.expected_digest(settled).is_none_or(|ours| ours != theirs)
         };
         let candidates = self.neighbours.iter().filter_map(|(peer, neighbour)| {
             let (status, _) = neighbour.status.as_ref()?;
@@ -154,13 +156,19 @@ impl Peer {
             return;
         }
         // Those who signed for that history hold it no longer, or are gone. What most neighbours hold is next.
-        let common = majority.and_then(|_| self.common_history());
-        if common.is_none() || majority == common || !self.compare(now, common, &BTreeSet::new()) {
+        let common = majority.and_then(|_| self.common_history()).filter(|common| majority != Some(*common));
+        let helps = |common: &Majority| !self.is_ours(common) || self.is_left_behind();
+        if common.filter(helps).is_none() || !self.compare(now, common, &BTreeSet::new()) {
             self.begin_round(now);
         }
     }
 
-    /// The history that most neighbours say they hold, if it is not ours. A tie: the smallest digest.
+    /// Whether our history is, or is going to be, this one.
+    fn is_ours(&self, history: &Majority) -> bool {
+        self.log.expected_digest(history.settled) == Some(history.digest)
+    }
+
+    /// The history that most neighbours say they hold. A tie: the smallest digest.
     fn common_history(&self) -> Option<Majority> {
         let mut held: BTreeMap<(u64, Digest), usize> = BTreeMap::new();
         for (_, neighbour) in self.neighbours.iter() {
@@ -170,10 +178,8 @@ impl Peer {
                 *held.entry((status.settled, status.log_digest)).or_default() += 1;
             }
         }
-        let ((settled, digest), _) =
-            held.into_iter().max_by_key(|(history, count)| (*count, std::cmp::Reverse(*history)))?;
-        let ours = self.log.expected_digest(settled) == Some(digest);
-        (!ours).then_some(Majority { settled, digest })
+        let most = held.into_iter().max_by_key(|(history, count)| (*count, std::cmp::Reverse(*history)));
+        most.map(|((settled, digest), _)| Majority { settled, digest })
     }
 
     /// Finds where our history and that of `source` part, and goes on from there with the source's.
