@@ -14,7 +14,7 @@
 //! `BLAKE3(D(round - 2 window), round, author)` stay, whatever came first, and since that digest is not
 //! known when a key is made, nobody can choose a key that always wins.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::delta::{Delta, SignedHeader};
@@ -48,11 +48,23 @@ pub enum Insert {
     Crowded,
 }
 
+/// Rounds before that tell how full a round is going to be.
+const LIKE_BEFORE: u64 = 3;
+
+/// A rank as a share of all ranks, in 2^-64.
+fn share(rank: &Digest) -> u64 {
+    rank.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
 /// A round's entries, and the digest of them: it is asked for far more often than they change.
 #[derive(Clone, Debug, Default)]
 struct RoundSet {
     entries: BTreeMap<PeerKey, Entry>,
     digest: Digest,
+    /// What the ranks were computed from.
+    seed: Digest,
+    /// The authors by their order of precedence; only while there are as many as there may be.
+    ranks: BTreeSet<(Digest, PeerKey)>,
 }
 
 /// The sets of all rounds that are open or retained.
@@ -181,21 +193,72 @@ impl RoundLog {
         }
     }
 
+    /// What the order of precedence among the authors of a round depends on.
+    fn seed(&self, round: u64) -> Digest {
+        let known = self.digests.range(..=(round + 1).saturating_sub(2 * self.window)).next_back();
+        known.map(|(_, digest)| *digest).unwrap_or_default()
+    }
+
+    fn rank(seed: &Digest, round: u64, author: &PeerKey) -> Digest {
+        Digest::of("swarm rank 1", &[&seed.0, &round.to_le_bytes(), &author.0])
+    }
+
+    /// Whether a round has `publishers` authors that come before `author`.
+    pub fn is_crowded(&self, round: u64, author: &PeerKey) -> bool {
+        let Some(set) = self.rounds.get(&round) else { return false };
+        if set.entries.len() < self.publishers || set.entries.contains_key(author) {
+            return false;
+        }
+        self.last_rank(round).is_some_and(|last| Self::rank(&self.seed(round), round, author) > last)
+    }
+
+    /// The rank of the last author of a round that is full.
+    fn last_rank(&self, round: u64) -> Option<Digest> {
+        let set = self.rounds.get(&round).filter(|set| set.entries.len() >= self.publishers)?;
+        let seed = self.seed(round);
+        match set.ranks.last() {
+            Some((last, _)) if set.seed == seed => Some(*last),
+            _ => set.entries.keys().map(|author| Self::rank(&seed, round, author)).max(),
+        }
+    }
+
+    /// Which share of the order of precedence, in 2^-64, is likely to be among the `publishers` authors of
+    /// `round`, judged by how far down the few rounds before it are full. An order that nobody can foresee makes
+    /// every round a fresh draw, so those above the cut publish and all others wait for a better one.
+    pub fn cut(&self, round: u64) -> u64 {
+        let mut cut = 0;
+        for before in round.saturating_sub(LIKE_BEFORE)..round {
+            let Some(last) = self.last_rank(before) else { return u64::MAX };
+            cut = share(&last).max(cut);
+        }
+        // A half more than fit: rounds differ, and some of those who may do not.
+        if cut == 0 { u64::MAX } else { cut.saturating_add(cut / 2) }
+    }
+
+    /// Whether `author` is above the cut of `round`.
+    pub fn is_above(&self, cut: u64, round: u64, author: &PeerKey) -> bool {
+        cut == u64::MAX || share(&Self::rank(&self.seed(round), round, author)) <= cut
+    }
+
     /// Drops the last-ranked author if the round has too many; says what became of `new`.
     fn enforce_cap(&mut self, round: u64, new: PeerKey) -> Insert {
-        let seed = self
-            .digests
-            .range(..=(round + 1).saturating_sub(2 * self.window))
-            .next_back()
-            .map(|(_, digest)| *digest)
-            .unwrap_or_default();
-        let Some(RoundSet { entries: set, .. }) = self.rounds.get_mut(&round) else { return Insert::Added };
-        if set.len() <= self.publishers {
+        let seed = self.seed(round);
+        let Some(set) = self.rounds.get_mut(&round) else { return Insert::Added };
+        if set.entries.len() < self.publishers {
             return Insert::Added;
         }
-        let rank = |author: &PeerKey| Digest::of("swarm rank 1", &[&seed.0, &round.to_le_bytes(), &author.0]);
-        let Some(last) = set.keys().copied().max_by_key(|author| rank(author)) else { return Insert::Added };
-        let dropped = set.remove(&last);
+        if set.seed != seed || set.ranks.is_empty() {
+            set.seed = seed;
+            set.ranks =
+                set.entries.keys().map(|author| (Self::rank(&seed, round, author), *author)).collect();
+        } else {
+            set.ranks.insert((Self::rank(&seed, round, &new), new));
+        }
+        if set.entries.len() <= self.publishers {
+            return Insert::Added;
+        }
+        let Some((_, last)) = set.ranks.pop_last() else { return Insert::Added };
+        let dropped = set.entries.remove(&last);
         self.forget(dropped);
         if last == new { Insert::Crowded } else { Insert::Added }
     }

@@ -136,6 +136,9 @@ impl Peer {
         if self.log.knows(header.round, &header.author, header.id()) {
             return Screened::Known;
         }
+        if self.log.is_crowded(header.round, &header.author) {
+            return Screened::Useless("delta of a round that is full");
+        }
         if !self.checks.is_signed(signed) {
             return Screened::Bad("delta with a wrong signature");
         }

@@ -67,6 +67,11 @@ impl Peer {
             self.begin_round(now);
             return;
         }
+        if !self.log.is_above(self.log.cut(self.round), self.round, &self.me) {
+            // There are more authors than a round takes. What was learned waits for a round that takes it.
+            self.start_waiting(now);
+            return;
+        }
         self.phase = Phase::Extracting(self.round);
         self.actions.push_back(Action::Extract { round: self.round, k: self.genesis.rule.k });
     }
@@ -169,7 +174,9 @@ impl Peer {
 
     /// Whether every author that is expected has its delta of this round in the log.
     fn everyone_is_in(&self) -> bool {
-        self.membership.recent(self.round).all(|(_, latest)| latest >= self.round)
+        let cut = self.log.cut(self.round);
+        let mut recent = self.membership.recent(self.round);
+        recent.all(|(author, latest)| latest >= self.round || !self.log.is_above(cut, self.round, author))
     }
 
     /// Whether most neighbours are so far behind that going on would settle rounds that they are still
