@@ -8,6 +8,7 @@
 //!
 //! Built without the `train` feature it needs no libtorch, and replicates without training.
 
+mod bounds;
 mod cli;
 mod net;
 mod node;
