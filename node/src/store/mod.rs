@@ -335,7 +335,7 @@ impl Store {
     /// after it: what that sets aside counts all the same.
     ///
     /// # Errors
-    /// A file that cannot be read at all.
+    /// A file that cannot be read at all, or a disk that does not take the mark.
     pub(crate) fn last_signed(&self) -> Result<Signed> {
         outbox::last_signed(&self.dir)
     }

@@ -71,10 +71,12 @@ pub(super) fn is_used(dir: &Path) -> Result<bool> {
     Ok(bases.contains(&"snapshot") || !file::names(&dir.join("outbox"))?.is_empty())
 }
 
-/// What is known about the last round that was signed. A damaged mark is set aside, and the log says so.
+/// What is known about the last round that was signed. A damaged mark is set aside, and the log says so; one
+/// that is missing, or older than the outbox (a kill came between the two), is made anew, so that again
+/// either of them may be lost.
 ///
 /// # Errors
-/// A file that cannot be read at all.
+/// A file that cannot be read at all, or a disk that does not take the mark.
 pub(super) fn last_signed(dir: &Path) -> Result<Signed> {
     let path = dir.join("signed");
     let mark = match read_mark(&path) {
@@ -88,7 +90,11 @@ pub(super) fn last_signed(dir: &Path) -> Result<Signed> {
     let named = file::names(&dir.join("outbox"))?;
     let round = |name: &String| aside_name(name).map_or(&**name, |(of, _)| of).parse::<u64>().ok();
     let outbox = named.iter().filter_map(round).max().map(|last| last.saturating_add(1));
-    Ok(mark.max(outbox).map_or(Signed::Unknown, Signed::Before))
+    let Some(next) = mark.max(outbox) else { return Ok(Signed::Unknown) };
+    if mark != Some(next) {
+        write_mark(&path, next)?;
+    }
+    Ok(Signed::Before(next))
 }
 
 /// The own deltas in an outbox, in the order of their rounds. What is damaged is handed to `damaged`
