@@ -44,7 +44,8 @@ class Chaos(Testnet):
         self.plans = [(self.reached(0.15), self.cut), (self.reached(0.35), self.kill), (self.reached(0.5), self.join)]
 
     def enter(self, name: str) -> Optional[Callable[[], None]]:
-        return self.weather.enter(name)
+        # Baselines need no network, and have none of these names.
+        return self.weather.enter(name) if name in self.weather.names else None
 
     def listen(self, name: str) -> str:
         return f"/ip4/{self.weather.address(name)}/tcp/0"
@@ -122,11 +123,12 @@ class Chaos(Testnet):
             packets = self.weather.packets() if self.weather.stands else {}
             report.write_json(self.folder / "chaos.json", {"events": self.events, "packets": packets})
         self.table.leave()
-        total = packets["passed"] + packets["lost"]
-        self.say(
-            f"\nOf {total:,} packets {100 * packets['lost'] / max(1, total):.1f} % were lost; {packets['cut']:,} more ended at "
-            f"the cut link, {packets['full']:,} at full queues."
-        )
+        if packets:
+            total = packets["passed"] + packets["lost"]
+            self.say(
+                f"\nOf {total:,} packets {100 * packets['lost'] / max(1, total):.1f} % were lost; {packets['cut']:,} more "
+                f"ended at the cut link, {packets['full']:,} at full queues."
+            )
         self.check_logs()
 
     def check_logs(self) -> None:

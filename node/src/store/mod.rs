@@ -149,7 +149,7 @@ fn read_identity(path: &Path) -> Result<Option<Identity>> {
         Ok(Some(secret)) => secret,
         Err(error) if file::is_damage(&error) => {
             // The first builds wrote the secret alone.
-            let bytes = file::read_limited(path, 1024)?;
+            let bytes = file::read_limited(path, MAX_GENESIS)?;
             if bytes.len() != SECRET {
                 return Err(damaged("it must have 32 bytes and their checksum"));
             }
@@ -159,6 +159,11 @@ fn read_identity(path: &Path) -> Result<Option<Identity>> {
     };
     let secret: [u8; SECRET] = secret.try_into().map_err(|_| damaged("it must have 32 bytes"))?;
     Ok(Some(Identity::from_secret(&secret)))
+}
+
+/// Writes an identity's secret; files are readable by the owner only.
+fn write_identity(path: &Path, identity: &Identity) -> Result<()> {
+    file::write_checked(path, |out| out.write_all(&identity.secret()))
 }
 
 impl Store {
@@ -261,6 +266,9 @@ impl Store {
     pub(crate) fn identity(&self) -> Result<Identity> {
         let path = self.path("identity.key");
         if let Some(identity) = read_identity(&path)? {
+            if fs::metadata(&path).is_ok_and(|key| key.len() == SECRET as u64) {
+                write_identity(&path, &identity)?;
+            }
             return Ok(identity);
         }
         if outbox::is_used(&self.dir)? {
@@ -274,9 +282,9 @@ impl Store {
         getrandom(&mut secret)?;
         // Before the key, so that a new key is never without it: it has signed nothing.
         outbox::write_mark(&self.path("signed"), 0)?;
-        // Files are readable by the owner only.
-        file::write_checked(&path, |out| out.write_all(&secret))?;
-        Ok(Identity::from_secret(&secret))
+        let identity = Identity::from_secret(&secret);
+        write_identity(&path, &identity)?;
+        Ok(identity)
     }
 
     /// The snapshot, or `None` if there is none. A damaged one is set aside, and the log says so.

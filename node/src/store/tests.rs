@@ -136,12 +136,13 @@ fn a_damaged_identity_is_an_error_and_stays_as_it_is() {
 }
 
 #[test]
-fn an_identity_of_the_first_builds_is_read() {
+fn an_identity_of_the_first_builds_is_read_and_gets_its_checksum() {
     let (dir, key) = home();
     let path = dir.path().join("identity.key");
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..SECRET]).unwrap();
     assert_eq!(open(&dir).unwrap().identity().unwrap().public(), key);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
 #[test]
