@@ -1,6 +1,6 @@
 //! kill -9 under load: one node of a small swarm is killed at random moments, again and again.
 //!
-//! `SWARM_KILLS` says how often (6 by default, 50 for a long run), `SWARM_SEED` which moments.
+//! `SWARM_KILLS` says how often (10 by default, 50 for a long run), `SWARM_SEED` which moments.
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, ensure};
 use swarm_tests::place::Node;
 use swarm_tests::report::{address, agreed, number};
-use swarm_tests::{Place, Process};
+use swarm_tests::{Place, Process, Signal};
 
 /// Time between two snapshots of the node that is killed.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -70,32 +70,65 @@ fn saved(node: &Node) -> Option<SystemTime> {
 }
 
 /// Waits for something that only happens while it works, or for nothing at all, and then for a random
-/// moment. Returns in words what it waited for.
-fn wait_for_a_moment(node: &Node, process: &mut Process, dice: &mut Dice) -> Result<&'static str> {
-    let (before, signed) = (saved(node), newest(node));
-    let (what, most) = match dice.throw(4) {
-        0 => ("after its start", 2500),
-        1 => {
-            process.wait_for_log("joined the swarm at round")?;
-            ("after joining", 1500)
+/// moment. Returns in words what it waited for, and whether the `others` stand still now.
+///
+/// While a node is away, the others go on, and it never gets to sign the rounds again that it may have
+/// forgotten. Where they stand still before it signs, it comes back to the very rounds that it has just
+/// signed: the most dangerous moment of all.
+fn wait_for_a_moment(
+    node: &Node,
+    process: &mut Process,
+    others: [&mut Process; 2],
+    dice: &mut Dice,
+) -> Result<(&'static str, bool)> {
+    let kind = dice.throw(6);
+    if kind > 0 {
+        process.wait_for_log("joined the swarm at round")?;
+    }
+    let held = kind >= 4;
+    if held {
+        for other in others {
+            other.signal(Signal::Stop)?;
         }
+    }
+    let (before, signed) = (saved(node), newest(node));
+    let mut delta = || process.until("an own delta", |_| (newest(node) > signed).then_some(()));
+    let (what, most) = match kind {
+        0 => ("after its start", 2500),
+        1 => ("after joining", 1500),
         2 => {
-            process.until("an own delta", |_| (newest(node) > signed).then_some(()))?;
+            delta()?;
             ("after a delta", 400)
         }
-        _ => {
+        3 => {
             process.until("a snapshot", |_| (saved(node) != before).then_some(()))?;
             ("after a snapshot", 2500)
+        }
+        _ => {
+            delta()?;
+            ("after a delta while the others stand still", 100)
         }
     };
     // The moment is what is random here: nothing is waited for.
     std::thread::sleep(Duration::from_millis(dice.throw(most)));
-    Ok(what)
+    Ok((what, held))
+}
+
+/// Starts the node again; if the `others` are held, they go on when it is about to join them.
+fn come_back(node: &Node, held: bool, others: [&mut Process; 2]) -> Result<Process> {
+    let mut process = node.start()?;
+    if held {
+        process.wait_for_phase("waiting for peers")?;
+        for other in others {
+            other.signal(Signal::Continue)?;
+        }
+    }
+    Ok(process)
 }
 
 #[test]
 fn a_node_that_is_killed_at_any_moment_goes_on_and_signs_nothing_twice() -> Result<()> {
-    let (kills, seed) = (setting("SWARM_KILLS", 6)?, setting("SWARM_SEED", 1)?);
+    let (kills, seed) = (setting("SWARM_KILLS", 10)?, setting("SWARM_SEED", 1)?);
     let mut dice = Dice(seed);
     let place = Place::with_genesis()?;
     let (one, two) = (place.node("one")?, place.node("two")?);
@@ -108,15 +141,16 @@ fn a_node_that_is_killed_at_any_moment_goes_on_and_signs_nothing_twice() -> Resu
     let began = Instant::now();
     let mut logs = Vec::new();
     let mut known: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    let (mut next, mut longest) = (0, Duration::ZERO);
+    let (mut next, mut longest, mut held) = (0, Duration::ZERO, false);
     let mut node = joining.start()?;
     node.until("its first delta", |_| newest(&command))?;
     for kill in 1..=kills {
         let started = SystemTime::now();
         if kill > 1 {
-            node = joining.start()?;
+            node = come_back(&joining, held, [&mut first, &mut second])?;
         }
-        let what = wait_for_a_moment(&command, &mut node, &mut dice)?;
+        let what;
+        (what, held) = wait_for_a_moment(&command, &mut node, [&mut first, &mut second], &mut dice)?;
         // A node that ended by itself is an error here: every restart has to succeed.
         node.kill().with_context(|| format!("kill {kill}, {what}"))?;
         let killed = SystemTime::now();
@@ -145,7 +179,7 @@ fn a_node_that_is_killed_at_any_moment_goes_on_and_signs_nothing_twice() -> Resu
     let took = began.elapsed().as_secs_f64();
 
     // All together once more, to one end.
-    node = joining.start()?;
+    node = come_back(&joining, held, [&mut first, &mut second])?;
     node.wait_for_log("joined the swarm at round")?;
     node.until("an own delta", |_| (newest(&command)? >= next).then_some(()))?;
     let mut reached = 0;
