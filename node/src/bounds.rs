@@ -5,9 +5,11 @@
 //! delta    = longest body + 1 KiB          the header and what the tables that hold it take
 //! memory   = rounds x publishers x delta
 //!
-//! snapshot = memory + 16 parameters        C, residual and two moments of the optimizer, 4 bytes each
-//! outbox   = (interval / min_round_ms + 2) x delta       own deltas since the snapshot before
-//! disk     = 2 snapshot + outbox + 1 MiB   the old snapshot stays until the new one is whole
+//! snapshot = memory + 20 parameters        C, C of a history given up, residual, two moments of the
+//!                                          optimizer, 4 bytes each
+//! outbox   = (interval / min_round_ms + window + 2) x delta    own deltas: since the snapshot before, open
+//! disk     = 2 snapshot + outbox           the old snapshot stays until the new one is whole
+//!            + 12 parameters + 4 MiB       two checkpoints and a new one; small files
 //! ```
 //!
 //! The longest body is several times the usual one, and few swarms have as many authors as their genesis
@@ -23,8 +25,8 @@ use swarm_protocol::packing;
 
 /// A delta's header, and its share of the tables that hold it, in bytes.
 const AROUND_A_BODY: u64 = 1 << 10;
-/// Identity, genesis, mark, status and report, in bytes.
-const SMALL_FILES: u64 = 1 << 20;
+/// Identity, genesis, mark, status, report and the checkpoints' manifests, in bytes.
+const SMALL_FILES: u64 = 4 << 20;
 
 /// The bounds, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +54,14 @@ impl Bounds {
         let rounds = u64::from(genesis.rounds.retention) + 2 * u64::from(genesis.rounds.window);
         let author = rounds.saturating_mul(delta);
         let memory = author.saturating_mul(genesis.rule.publishers.into());
-        let snapshot = memory.saturating_add(genesis.model.parameter_count().saturating_mul(16));
-        let own = interval.as_millis() / u128::from(genesis.rounds.min_round_ms.max(1)) + 2;
+        let snapshot = memory.saturating_add(genesis.model.parameter_count().saturating_mul(20));
+        let own = interval.as_millis() / u128::from(genesis.rounds.min_round_ms.max(1));
+        let own = own + u128::from(genesis.rounds.window) + 2;
         let outbox = u64::try_from(own).unwrap_or(u64::MAX).saturating_mul(delta);
-        let disk = snapshot.saturating_mul(2).saturating_add(outbox).saturating_add(SMALL_FILES);
+        let checkpoints = genesis.model.parameter_count().saturating_mul(12);
+        let disk = [outbox, checkpoints, SMALL_FILES]
+            .into_iter()
+            .fold(snapshot.saturating_mul(2), u64::saturating_add);
         Ok(Self { memory, author, authors: genesis.rule.publishers, snapshot, disk })
     }
 }

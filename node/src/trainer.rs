@@ -28,6 +28,10 @@ pub(crate) enum Order {
     /// C has left one history for another: from the first of these to the second. The device's own model
     /// stays as it is.
     Rebase(Box<(Coefficients, Coefficients)>),
+    /// This packed body did not enter the shared model: it goes back to the residual.
+    Return(Arc<[u8]>),
+    /// This one did after all: it leaves the residual again.
+    Take(Arc<[u8]>),
     /// Hand over what a snapshot needs; training goes on.
     Save,
     /// Measure the shared model on the validation text.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::Time;
 use crate::digest::Digest;
 use crate::identity::PeerKey;
-use crate::wire::Status;
+use crate::wire::{Role, Status};
 
 /// How often neighbours exchange their status.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ pub const MAX_NEIGHBOURS: usize = 128;
 pub const MAX_PENDING: usize = 16;
 
 /// A question that awaits its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pending {
     /// A status.
     Status,
@@ -31,6 +31,8 @@ pub enum Pending {
     Round(u64),
     /// A piece of the bytes with this hash.
     Blob(Digest),
+    /// Small bodies with these hashes.
+    Bodies(Vec<Digest>),
     /// Log digests.
     History,
 }
@@ -46,6 +48,8 @@ pub struct Neighbour {
     differs: BTreeMap<u64, Time>,
     /// Whether a differing history has been reported.
     pub diverged: bool,
+    /// Attempts to join at it that led nowhere.
+    pub failed_joins: u32,
 }
 
 /// All connected peers and the requests under way.
@@ -66,6 +70,7 @@ impl Neighbours {
                 next_status: now,
                 differs: BTreeMap::new(),
                 diverged: false,
+                failed_joins: 0,
             });
         }
     }
@@ -88,6 +93,20 @@ impl Neighbours {
         self.all.iter()
     }
 
+    /// Up to `count` neighbours that take part, other than `peer`.
+    pub fn others(&self, peer: &PeerKey, count: usize) -> Vec<PeerKey> {
+        let takes_part = |neighbour: &Neighbour| {
+            neighbour.status.as_ref().is_some_and(|(status, _)| status.role != Role::Joining)
+        };
+        let fit = self.all.iter().filter(|(other, neighbour)| *other != peer && takes_part(neighbour));
+        fit.map(|(other, _)| *other).take(count).collect()
+    }
+
+    /// A join has succeeded: what failed before is forgotten.
+    pub fn forgive(&mut self) {
+        self.all.values_mut().for_each(|neighbour| neighbour.failed_joins = 0);
+    }
+
     /// Number of connected peers.
     pub fn len(&self) -> usize {
         self.all.len()
@@ -107,7 +126,7 @@ impl Neighbours {
                 due.push(*peer);
             }
         }
-        due.retain(|peer| !self.is_pending(peer, Pending::Status));
+        due.retain(|peer| !self.is_pending(peer, &Pending::Status));
         due.sort_unstable();
         due
     }
@@ -142,8 +161,8 @@ impl Neighbours {
     }
 
     /// Whether this question is under way.
-    pub fn is_pending(&self, peer: &PeerKey, pending: Pending) -> bool {
-        self.pending.values().any(|(to, what, _)| to == peer && *what == pending)
+    pub fn is_pending(&self, peer: &PeerKey, pending: &Pending) -> bool {
+        self.pending.values().any(|(to, what, _)| to == peer && what == pending)
     }
 
     /// Takes all questions that have waited for too long.

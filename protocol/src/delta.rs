@@ -35,7 +35,7 @@ pub struct Header {
     pub base: Digest,
     /// The author's newest checkpoint: how many rounds were settled in it.
     pub checkpoint_round: u64,
-    /// Its state digest.
+    /// BLAKE3 of its manifest; see [`crate::checkpoint`].
     pub checkpoint_digest: Digest,
     /// BLAKE3 of the body.
     pub body_hash: Digest,

@@ -3,7 +3,7 @@
 //! A want knows the exact length in advance (a signed header or the layout says it), so nothing a peer
 //! sends decides what is allocated: the buffer grows with the bytes that really arrive and never
 //! beyond that length. Each want has one request under way; a source that fails, refuses, answers
-//! with nothing or completes bytes of another hash is dropped, and the next one starts.
+//! with less than was asked for or with bytes of another hash is dropped, and the next one starts.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -98,7 +98,8 @@ impl Fetcher {
             return (Progress::Unknown, false);
         };
         let room = want.piece().length as usize;
-        if total != want.length || bytes.is_empty() || bytes.len() > room {
+        // A piece is whole or wrong: one byte at a time would take for ever.
+        if total != want.length || bytes.len() != room {
             return (self.failed(hash, peer), true);
         }
         want.buffer.extend_from_slice(bytes);

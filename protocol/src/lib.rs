@@ -59,8 +59,8 @@
 //!                     peers[other].handle_response(now, keys[at], token, Some(&bytes));
 //!                 }
 //!                 Action::Finished => finished += 1,
-//!                 Action::Verdict { .. } | Action::Folded | Action::Rebase(_) => {}
-//!                 Action::Report(_) | Action::Ban { .. } => {}
+//!                 // Nothing goes wrong here, and nothing is kept on disk.
+//!                 _ => {}
 //!             }
 //!         }
 //!     }
@@ -73,6 +73,7 @@
 
 pub mod anti_entropy;
 pub mod architecture;
+pub mod checkpoint;
 pub mod checks;
 pub mod codec;
 pub mod delta;
@@ -81,6 +82,7 @@ pub mod fetch;
 pub mod genesis;
 pub mod identity;
 pub mod initial;
+pub mod ledger;
 pub mod membership;
 pub mod pacer;
 pub mod packing;

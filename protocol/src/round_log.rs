@@ -63,6 +63,8 @@ pub struct RoundLog {
     publishers: usize,
     rounds: BTreeMap<u64, RoundSet>,
     settled: u64,
+    /// The first round whose set is here: whoever starts from a checkpoint has none of those before.
+    held_from: u64,
     /// D by number of settled rounds, for the retained range.
     digests: BTreeMap<u64, Digest>,
     /// Deltas by body hash; several authors may have sent the very same body.
@@ -73,18 +75,21 @@ impl RoundLog {
     /// An empty log at the beginning of the swarm.
     pub fn new(genesis: &Genesis) -> Self {
         let start = Digest::of("swarm log 1", &[&genesis.swarm_id().0]);
-        Self::at(genesis, 0, start)
+        Self::at(genesis, 0, &[start])
     }
 
-    /// An empty log that starts after `settled` rounds whose log digest is `digest`.
-    pub fn at(genesis: &Genesis, settled: u64, digest: Digest) -> Self {
+    /// An empty log that starts after `settled` rounds; `digests` are the log digests up to there, the last
+    /// one that after `settled` rounds.
+    pub fn at(genesis: &Genesis, settled: u64, digests: &[Digest]) -> Self {
+        let counts = (0..=settled).rev();
         Self {
             window: u64::from(genesis.rounds.window),
             retention: u64::from(genesis.rounds.retention),
             publishers: genesis.rule.publishers as usize,
             rounds: BTreeMap::new(),
             settled,
-            digests: BTreeMap::from([(settled, digest)]),
+            held_from: settled,
+            digests: counts.zip(digests.iter().rev().copied()).collect(),
             bodies: HashMap::new(),
         }
     }
@@ -216,7 +221,8 @@ impl RoundLog {
         }
     }
 
-    fn entry(&self, round: u64, author: &PeerKey) -> Option<&Entry> {
+    /// An author's part in a round.
+    pub fn entry(&self, round: u64, author: &PeerKey) -> Option<&Entry> {
         self.rounds.get(&round)?.entries.get(author)
     }
 
@@ -284,6 +290,7 @@ impl RoundLog {
         self.settled += 1;
         self.digests.insert(self.settled, chained);
         let oldest = self.settled.saturating_sub(self.retention);
+        self.held_from = self.held_from.max(oldest);
         let kept = self.rounds.split_off(&oldest);
         for entry in
             std::mem::replace(&mut self.rounds, kept).into_values().flat_map(|set| set.entries.into_values())
@@ -293,11 +300,23 @@ impl RoundLog {
         self.digests = self.digests.split_off(&oldest.saturating_sub(2 * self.window));
     }
 
+    /// The log digests that a newcomer needs who starts after the settled rounds, oldest first: those of the
+    /// last two windows.
+    pub fn recent_digests(&self) -> Vec<Digest> {
+        let first = self.settled.saturating_sub(2 * self.window);
+        self.digests.range(first..=self.settled).map(|(_, digest)| *digest).collect()
+    }
+
     /// The log digests that are retained: the number of settled rounds of the first one, and one for each
     /// number from there on.
     pub fn history(&self) -> (u64, Vec<Digest>) {
         let first = self.digests.keys().next().copied().unwrap_or(self.settled);
         (first, self.digests.values().copied().collect())
+    }
+
+    /// The first round whose set is here.
+    pub fn held_from(&self) -> u64 {
+        self.held_from
     }
 
     /// Where this history and another one ([`RoundLog::history`]) part: the largest number of settled
@@ -349,16 +368,18 @@ impl RoundLog {
         (digests, self.rounds.values().flat_map(|set| set.entries.values()).collect())
     }
 
-    /// Rebuilds a log from a snapshot's `contents`; `None` if `digests` does not hold `settled`.
+    /// Rebuilds a log from a snapshot's `contents`, with the number of settled rounds and the first round whose
+    /// set was there; `None` if `digests` does not hold `settled`.
     pub fn from_contents(
         genesis: &Genesis,
-        settled: u64,
+        (settled, held_from): (u64, u64),
         digests: Vec<(u64, Digest)>,
         deltas: Vec<Delta>,
         proofs: Vec<(SignedHeader, SignedHeader)>,
     ) -> Option<Self> {
         let digests: BTreeMap<_, _> = digests.into_iter().collect();
-        let mut log = Self::at(genesis, 0, *digests.get(&settled)?);
+        digests.get(&settled)?;
+        let mut log = Self::at(genesis, 0, &[]);
         log.digests = digests;
         for delta in deltas {
             log.insert(delta, u64::MAX);
@@ -367,6 +388,7 @@ impl RoundLog {
             log.insert_proof(&proof, u64::MAX);
         }
         log.settled = settled;
+        log.held_from = held_from;
         Some(log)
     }
 }

@@ -12,11 +12,13 @@
 //! | 17 | request: round | round | |
 //! | 18 | request: blob | hash, offset, length | |
 //! | 19 | request: history | | |
+//! | 20 | request: bodies | hashes | |
 //! | 32 | response: status | status | |
 //! | 33 | response: round | signed headers, proofs | |
 //! | 34 | response: blob | total length | the bytes |
 //! | 35 | response: refused | reason | |
-//! | 36 | response: history | first number of settled rounds, log digests | |
+//! | 36 | response: history | first number of settled rounds, first round held, log digests | |
+//! | 37 | response: bodies | lengths | the bodies |
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,8 @@ pub const MAX_GOSSIP: usize = MAX_INLINE + 1024;
 pub const MAX_REQUEST: usize = 64 * 1024;
 /// Most bytes of a response: a chunk, or the headers of a full round.
 pub const MAX_RESPONSE: usize = MAX_CHUNK as usize + 256 * 1024;
+/// Most bodies that are asked for at a time.
+pub const MAX_BODIES: usize = 128;
 /// Most headers that a round response carries.
 pub const MAX_HEADERS: usize = 4096;
 
@@ -85,6 +89,8 @@ pub enum Request {
     },
     /// Your log digests, as far as you retain them?
     History,
+    /// The bodies with these hashes, at most [`MAX_BODIES`] and together at most [`MAX_CHUNK`] bytes.
+    Bodies(Vec<Digest>),
 }
 
 /// The answer to a [`Request`].
@@ -103,10 +109,14 @@ pub enum Response {
     },
     /// Not to be had here.
     Refused(Refusal),
+    /// Bodies, one for each hash; an empty one is not held.
+    Bodies(Vec<Vec<u8>>),
     /// Its log digests.
     History {
         /// Number of settled rounds of the first digest; one more for each that follows.
         first: u64,
+        /// The first round whose set is held.
+        held_from: u64,
         /// The digests; the last one is the newest.
         digests: Vec<Digest>,
     },
@@ -140,13 +150,13 @@ pub struct Status {
     pub role: Role,
 }
 
-/// A checkpoint that can be fetched: the shared coefficients at a settled round.
+/// A checkpoint that can be fetched: the shared coefficients at a settled round; see [`crate::checkpoint`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Number of rounds settled in it.
     pub settled: u64,
-    /// BLAKE3 of the coefficients; also the hash of the blob.
-    pub state: Digest,
+    /// BLAKE3 of its manifest.
+    pub manifest: Digest,
     /// The log digest through its rounds.
     pub log_digest: Digest,
 }
@@ -193,6 +203,21 @@ fn part_and_tail<T: DeserializeOwned>(
     Ok((part(kind, fixed)?, tail))
 }
 
+/// Reads lengths and the bodies that follow them.
+fn bodies(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let (count, _) = bytes.split_first_chunk::<8>()?;
+    let count = usize::try_from(u64::from_le_bytes(*count)).ok().filter(|count| *count <= MAX_BODIES)?;
+    let (lengths, mut tail) = bytes.split_at_checked(8 + 4 * count)?;
+    let lengths: Vec<u32> = decode(lengths)?;
+    let mut bodies = Vec::with_capacity(count);
+    for length in lengths {
+        let (body, rest) = tail.split_at_checked(length as usize)?;
+        bodies.push(body.to_vec());
+        tail = rest;
+    }
+    tail.is_empty().then_some(bodies)
+}
+
 /// Bytes of a signed header.
 pub const SIGNED_HEADER_LEN: usize = 198 + 64;
 
@@ -229,6 +254,7 @@ impl Request {
             Self::Round(round) => message(17, round, &[]),
             Self::Blob { hash, offset, length } => message(18, &(hash, offset, length), &[]),
             Self::History => message(19, &(), &[]),
+            Self::Bodies(hashes) => message(20, hashes, &[]),
         }
     }
 
@@ -245,6 +271,7 @@ impl Request {
                 Ok(Self::Blob { hash, offset, length })
             }
             (19, rest) => part(19, rest).map(|()| Self::History),
+            (20, rest) => part(20, rest).map(Self::Bodies),
             (kind, _) => Err(WireError::Kind(kind)),
         }
     }
@@ -258,7 +285,11 @@ impl Response {
             Self::Round(headers, proofs) => message(33, &(headers, proofs), &[]),
             Self::Blob { total, bytes } => message(34, total, bytes),
             Self::Refused(reason) => message(35, reason, &[]),
-            Self::History { first, digests } => message(36, &(first, digests), &[]),
+            Self::Bodies(bodies) => {
+                let lengths: Vec<u32> = bodies.iter().map(|body| body.len() as u32).collect();
+                message(37, &lengths, &bodies.concat())
+            }
+            Self::History { first, held_from, digests } => message(36, &(first, held_from, digests), &[]),
         }
     }
 
@@ -279,9 +310,10 @@ impl Response {
             }
             (35, rest) => Ok(Self::Refused(part(35, rest)?)),
             (36, rest) => {
-                let (first, digests) = part(36, rest)?;
-                Ok(Self::History { first, digests })
+                let (first, held_from, digests) = part(36, rest)?;
+                Ok(Self::History { first, held_from, digests })
             }
+            (37, rest) => bodies(rest).map(Self::Bodies).ok_or(WireError::Malformed(37)),
             (kind, _) => Err(WireError::Kind(kind)),
         }
     }
@@ -324,7 +356,7 @@ mod tests {
             settled: 5,
             log_digest: digest(7),
             open: vec![(6, digest(8)), (7, digest(9))],
-            checkpoint: Some(Checkpoint { settled: 4, state: digest(10), log_digest: digest(11) }),
+            checkpoint: Some(Checkpoint { settled: 4, manifest: digest(10), log_digest: digest(11) }),
             role: Role::Author,
         }
     }
@@ -343,6 +375,7 @@ mod tests {
             Request::Round(12),
             Request::Blob { hash: digest(1), offset: 1 << 40, length: MAX_CHUNK },
             Request::History,
+            Request::Bodies(vec![digest(1), digest(2)]),
         ]
     }
 
@@ -352,7 +385,8 @@ mod tests {
             Response::Round(vec![signed(1)], vec![(signed(1), signed(2))]),
             Response::Blob { total: 9, bytes: vec![4, 5] },
             Response::Refused(Refusal::NotHeld),
-            Response::History { first: 3, digests: vec![digest(1), digest(2)] },
+            Response::History { first: 3, held_from: 3, digests: vec![digest(1), digest(2)] },
+            Response::Bodies(vec![vec![1, 2, 3], Vec::new(), vec![4]]),
         ]
     }
 

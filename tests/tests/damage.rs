@@ -3,7 +3,7 @@
 #![cfg(unix)]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use swarm_tests::place::{Node, WINDOW};
@@ -20,7 +20,7 @@ enum Damage {
 }
 
 impl Damage {
-    fn strike(self, path: &PathBuf) -> Result<()> {
+    fn strike(self, path: &Path) -> Result<()> {
         let mut bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         match self {
             Self::Flip => {
@@ -35,14 +35,19 @@ impl Damage {
     }
 }
 
+/// The names in a folder that are numbers, in order.
+fn numbers(folder: &Path) -> Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 /// The rounds in a node's outbox.
 fn outbox(node: &Node) -> Result<Vec<u64>> {
-    let mut rounds = Vec::new();
-    for entry in fs::read_dir(node.dir().join("outbox"))? {
-        rounds.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
-    }
-    rounds.sort_unstable();
-    Ok(rounds)
+    numbers(&node.dir().join("outbox"))
 }
 
 /// Waits until it has signed a later round than `last` and has a snapshot, kills it, and returns the last
@@ -129,6 +134,15 @@ fn a_node_goes_on_whichever_of_its_files_is_damaged() -> Result<()> {
     place.swarm(run)?.refused(1, &["damaged/identity.key is missing", "backup"])?;
     ensure!(!path("identity.key").exists(), "a key is never replaced");
     fs::write(path("identity.key"), &key)?;
+
+    // By now rounds have settled, and it keeps checkpoints for others.
+    let newest = numbers(&path("checkpoints"))?.pop().context("no checkpoint")?;
+    Damage::Flip.strike(&path(&format!("checkpoints/{newest}")))?;
+    process = command.start()?;
+    process.wait_for_log(&format!("checkpoints/{newest} is damaged"))?;
+    last = work_and_kill(&command, &mut process, Some(last))?;
+    ensure!(path(&format!("checkpoints/{newest}.damaged-1")).exists(), "it is not set aside");
+    logs.push(process.log()?);
 
     // After all of this it is still the same peer, holds the same model, and nobody saw it sign twice.
     process = command.start()?;

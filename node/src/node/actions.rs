@@ -101,6 +101,21 @@ impl Node {
                 Action::Rebase(before) => {
                     let after = self.peer.coefficients().clone();
                     self.order(Order::Rebase(Box::new((*before, after))))?;
+                    // A state that is on its way was the residual before this.
+                    self.stale_save = self.saving;
+                }
+                Action::Return { body, .. } => {
+                    self.correct(body.clone(), true);
+                    self.order(Order::Return(body))?;
+                }
+                Action::Take { body, .. } => {
+                    self.correct(body.clone(), false);
+                    self.order(Order::Take(body))?;
+                }
+                Action::Checkpoint(_) => {
+                    if let Err(error) = self.store.keep_checkpoint(self.peer.checkpoints()) {
+                        tracing::error!("{error:#}");
+                    }
                 }
                 Action::Report(report) => self.tell(report)?,
                 Action::Finished => self.ended = Some(Ended::Finished),
@@ -177,7 +192,7 @@ impl Node {
             Report::JoiningAt(checkpoint) => tracing::info!(
                 "joining: fetching the model after {} settled rounds ({:.16})",
                 checkpoint.settled,
-                checkpoint.state
+                checkpoint.manifest
             ),
             Report::Joined { round } => {
                 tracing::info!("joined the swarm at round {round}");

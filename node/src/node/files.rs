@@ -1,5 +1,7 @@
 //! What a node keeps in its folder: snapshots, status, report.
 
+use std::sync::Arc;
+
 use anyhow::{Result, anyhow};
 use swarm_optimizer::residual::Residual;
 use swarm_optimizer::sparse::SparseDelta;
@@ -63,6 +65,7 @@ impl Node {
         if self.trainer.is_some() {
             if !self.saving && self.order(Order::Save).is_ok() {
                 self.saving = true;
+                self.corrections.clear();
             }
             return;
         }
@@ -72,12 +75,33 @@ impl Node {
         }
     }
 
+    /// Notes that a body goes back to the residual (`back`) or leaves it: a state of the trainer that is on
+    /// its way does not know.
+    pub(super) fn correct(&mut self, body: Arc<[u8]>, back: bool) {
+        if self.saving {
+            self.corrections.push((body, back));
+        }
+    }
+
+    /// Brings a state that the trainer handed over up to date with the core's books.
+    ///
+    /// # Errors
+    /// A residual that does not fit the model.
+    pub(super) fn make_corrections(&mut self, state: &mut TrainerState) -> Result<()> {
+        for (body, back) in std::mem::take(&mut self.corrections) {
+            let how = if back { Residual::give_back } else { Residual::take_out };
+            change(&self.peer, state, &[&body], how)?;
+        }
+        Ok(())
+    }
+
     /// Writes a snapshot with this state of the trainer.
     pub(super) fn save(&mut self, trainer: Option<TrainerState>) -> Result<()> {
         let mut totals = self.totals;
         totals.tokens = self.before.tokens + self.progress().tokens;
         let core = self.peer.snapshot();
-        let from = core.position.next_to_sign;
+        // What may yet come back must not be lost with its file.
+        let from = self.peer.oldest_open().unwrap_or(core.position.next_to_sign);
         self.store.save(&NodeSnapshot { core, totals, trainer }, from)
     }
 

@@ -125,6 +125,10 @@ struct Node {
     listening: Vec<String>,
     looking: String,
     saving: bool,
+    /// A state that the trainer is about to hand over must not be saved.
+    stale_save: bool,
+    /// What has gone back to the residual (`true`) or out of it since the trainer was asked for its state.
+    corrections: Vec<(Arc<[u8]>, bool)>,
     ended: Option<Ended>,
     finishing_since: Option<Instant>,
     digests: Option<((u64, u64), String, String)>,
@@ -188,6 +192,8 @@ pub(crate) async fn run(
         listening: Vec::new(),
         looking: String::new(),
         saving: false,
+        stale_save: false,
+        corrections: Vec::new(),
         ended: None,
         finishing_since: None,
         digests: None,
@@ -292,9 +298,14 @@ impl Node {
                 self.sent_coefficients = coefficients;
                 self.peer.handle_extracted(now, extracted);
             }
-            Told::Saved(state) => {
+            Told::Saved(mut state) => {
                 self.saving = false;
-                if let Err(error) = self.save(Some(*state)) {
+                if std::mem::take(&mut self.stale_save) {
+                    self.start_saving();
+                    return Ok(());
+                }
+                let saved = self.make_corrections(&mut state).and_then(|()| self.save(Some(*state)));
+                if let Err(error) = saved {
                     tracing::error!("{error:#}");
                 }
             }
@@ -347,11 +358,14 @@ impl Node {
         let (mut saved, mut unsigned): (bool, Option<Vec<u8>>) = (false, None);
         while let Some(told) = self.next_told().await {
             match told {
+                // Asked for before the history changed; the next one is right.
+                Told::Saved(_) if std::mem::take(&mut self.stale_save) => {}
                 Told::Saved(mut state) => {
                     if let Some(body) = &unsigned {
                         // Extracted before this state but never signed: it goes back, or it is lost.
                         files::give_back(&self.peer, &mut state, body)?;
                     }
+                    self.make_corrections(&mut state)?;
                     self.save(Some(*state))?;
                     saved = true;
                 }

@@ -116,6 +116,11 @@ pub(super) fn restore(
         let mut peer = beginning()?;
         match go_on(&mut peer, snapshot, &outbox, next) {
             Ok((totals, trainer)) => {
+                for (manifest, state) in store.checkpoints(peer.layout().len())? {
+                    if !peer.restore_checkpoint(manifest, state) {
+                        tracing::debug!("a checkpoint on disk is not of the history that the snapshot has");
+                    }
+                }
                 tracing::info!("going on from round {}", peer.round());
                 return Ok(Restored { peer, totals, trainer, doubt });
             }

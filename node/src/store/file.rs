@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 const CHECKSUM: u64 = 32;
 /// What a file is called while it is written. A kill leaves it behind; see [`sweep`].
 const WRITING: &str = ".writing-";
-/// Damaged files that are kept of one name: the newest.
-const KEPT_ASIDE: u32 = 3;
+/// Damaged files that are kept of one name, or of all names that are numbers: the newest.
+const KEPT_ASIDE: usize = 3;
 /// Between a file's name and its number when it has been set aside.
 const ASIDE: &str = ".damaged-";
 
@@ -127,6 +127,16 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The names in `dir` that are numbers, in order.
+///
+/// # Errors
+/// As [`names`].
+pub(crate) fn numbers(dir: &Path) -> Result<Vec<u64>> {
+    let mut numbers: Vec<u64> = names(dir)?.iter().filter_map(|name| name.parse().ok()).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 /// Replaces the file at `path` by `bytes`.
 ///
 /// # Errors
@@ -205,8 +215,8 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Renames a damaged file so that it is out of the way but not lost; returns its new name. Of each name
-/// the newest [`KEPT_ASIDE`] are kept.
+/// Renames a damaged file so that it is out of the way but not lost; returns its new name. The newest
+/// [`KEPT_ASIDE`] are kept of each name, and of all names together that are numbers.
 ///
 /// # Errors
 /// A folder in which nothing can be renamed.
@@ -214,19 +224,28 @@ pub(crate) fn set_aside(path: &Path) -> Result<PathBuf> {
     let failed = || format!("cannot set {} aside", path.display());
     let dir = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().and_then(|name| name.to_str()).with_context(failed)?;
-    let mut kept: Vec<u32> = names(dir)?
-        .iter()
-        .filter_map(|held| aside_name(held).filter(|(of, _)| *of == name).map(|(_, number)| number))
-        .collect();
+    let number_of = |name: &str| name.parse::<u64>().ok();
+    let all = names(dir)?;
+    // What has been set aside of this name or, if that is a number, of any number: the oldest first.
+    let mut kept: Vec<(Option<u64>, u32, &str)> = Vec::new();
+    let mut last = 0;
+    for held in &all {
+        let Some((of, count)) = aside_name(held) else { continue };
+        if of == name {
+            last = last.max(count);
+        }
+        if of == name || number_of(of).is_some() && number_of(name).is_some() {
+            kept.push((number_of(of), count, held));
+        }
+    }
     kept.sort_unstable();
-    let place = |number: u32| dir.join(format!("{name}{ASIDE}{number}"));
-    let next = kept.last().map_or(Some(1), |last| last.checked_add(1)).with_context(failed)?;
-    fs::rename(path, place(next)).with_context(failed)?;
-    for old in kept.iter().rev().skip(KEPT_ASIDE as usize - 1) {
-        fs::remove_file(place(*old)).with_context(failed)?;
+    let aside = dir.join(format!("{name}{ASIDE}{}", last.checked_add(1).with_context(failed)?));
+    fs::rename(path, &aside).with_context(failed)?;
+    for (.., old) in kept.iter().rev().skip(KEPT_ASIDE - 1) {
+        fs::remove_file(dir.join(old)).with_context(failed)?;
     }
     sync_folder(dir).with_context(failed)?;
-    Ok(place(next))
+    Ok(aside)
 }
 
 /// The name that a file had before it was set aside, and its number.
@@ -274,6 +293,15 @@ mod tests {
         let mut left = names(dir.path()).unwrap();
         left.sort_unstable();
         assert_eq!(left, ["file.damaged-3", "file.damaged-4", "file.damaged-5"]);
+        for n in 1..=5 {
+            let path = dir.path().join(n.to_string());
+            fs::write(&path, "damaged").unwrap();
+            set_aside(&path).unwrap();
+        }
+        let mut left = names(dir.path()).unwrap();
+        left.sort_unstable();
+        assert_eq!(left[..3], ["3.damaged-1", "4.damaged-1", "5.damaged-1"]);
+        assert_eq!(left.len(), 6);
         assert_eq!(aside_name("file.damaged-3"), Some(("file", 3)));
         assert_eq!(aside_name("file"), None);
     }

@@ -9,13 +9,15 @@
 //!   outbox/N        own signed deltas since the snapshot and the last one before, one file a round, on
 //!                   disk before anybody hears of them
 //!   signed          the first round that has not been signed; see `outbox`
+//!   checkpoints/N   the last ones, for peers that join; see `checkpoints`
 //!   status.json     where the node is, rewritten twice a second
 //!   report.json     what it did, written when it stops
 //! ```
 //!
 //! Every file is written beside its place, synced and renamed, so that a kill at any moment leaves the
 //! old one or the new one; files that are not text end with a checksum. What is damaged all the same is
-//! named, set aside (`NAME.damaged-1`, ...; the newest three are kept), and made again:
+//! named, set aside (`NAME.damaged-1`, ...; the newest three are kept of each name, and of all numbered files
+//! of a folder), and made again:
 //!
 //! | damaged or missing | then |
 //! |---|---|
@@ -25,8 +27,10 @@
 //! | `outbox/N` | peers have the delta if it was published; N is never signed again |
 //! | `signed` | the outbox tells the same |
 //! | `signed` and all of `outbox` | nothing is signed for two windows after joining |
+//! | `checkpoints/N` | the next checkpoint takes its place |
 //! | `status.json`, `report.json` | written anew; nobody here reads them |
 
+mod checkpoints;
 mod file;
 mod outbox;
 pub(crate) mod snapshot;
@@ -193,7 +197,9 @@ impl Store {
         }
         let store = Self { dir: dir.to_owned(), _lock: lock };
         file::sweep(dir)?;
-        file::sweep(&store.path("outbox"))?;
+        for folder in ["outbox", "checkpoints"] {
+            file::sweep(&store.path(folder))?;
+        }
         let genesis = store.genesis(genesis)?;
         Ok((store, genesis))
     }

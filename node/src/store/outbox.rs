@@ -51,16 +51,6 @@ pub(super) fn write_mark(path: &Path, next: u64) -> Result<()> {
     })
 }
 
-/// The rounds of the files in an outbox, in order; those set aside do not count.
-///
-/// # Errors
-/// A folder that cannot be listed.
-pub(super) fn rounds(folder: &Path) -> Result<Vec<u64>> {
-    let mut rounds: Vec<u64> = file::names(folder)?.iter().filter_map(|name| name.parse().ok()).collect();
-    rounds.sort_unstable();
-    Ok(rounds)
-}
-
 /// Whether anything tells that the folder's identity has been in use.
 ///
 /// # Errors
@@ -107,7 +97,7 @@ pub(super) fn read(
     mut damaged: impl FnMut(&Path, anyhow::Error) -> Result<()>,
 ) -> Result<Vec<Vec<u8>>> {
     let mut all = Vec::new();
-    for round in rounds(folder)? {
+    for round in file::numbers(folder)? {
         let path = folder.join(round.to_string());
         match file::read_checked(&path, MAX_OUTBOX) {
             Ok(bytes) => all.extend(bytes),
@@ -123,7 +113,7 @@ pub(super) fn read(
 /// # Errors
 /// A file that cannot be deleted.
 pub(super) fn prune(folder: &Path, from: u64) -> Result<()> {
-    let rounds = rounds(folder)?;
+    let rounds = file::numbers(folder)?;
     let newest = rounds.last().copied().unwrap_or_default();
     for round in rounds.into_iter().filter(|round| *round < from.min(newest)) {
         let path = folder.join(round.to_string());

@@ -1,10 +1,12 @@
 //! A node's snapshot on disk.
 //!
 //! ```text
-//! "swarm snapshot 1\n"
+//! "swarm snapshot 2\n"
 //! length u32 | Position (bincode)
 //! C after the settled rounds: one i32 a parameter, little-endian
 //! count u32  | count times: length u32 | signed header and body, as they are gossiped
+//! 0 or 1     | if 1, between two histories: C in the one that was given up, own deltas in it:
+//!              length u32 | round u64, id, each (bincode)
 //! totals (bincode, fixed size)
 //! 0 or 1     | if 1: optimizer step u64, sampler seed u64, sampler draws u64, then R, m, v: f32 each
 //! BLAKE3 of all of this
@@ -27,7 +29,7 @@ use swarm_protocol::wire::Gossip;
 use super::file::{self, Damaged};
 use crate::trainer::TrainerState;
 
-const MAGIC: &[u8] = b"swarm snapshot 1\n";
+const MAGIC: &[u8] = b"swarm snapshot 2\n";
 /// A position holds a few thousand digests and proofs at most.
 const MAX_POSITION: u32 = 64 << 20;
 /// One delta: as large as a body can be.
@@ -64,12 +66,18 @@ pub(crate) fn write(path: &Path, snapshot: &NodeSnapshot) -> Result<()> {
     file::write_checked(path, |out| {
         out.write_all(MAGIC)?;
         block(out, &codec::encode(&snapshot.core.position))?;
-        for block in snapshot.core.settled.values().chunks(4096) {
-            out.write_all(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
-        }
+        integers(out, &snapshot.core.settled)?;
         out.write_all(&(snapshot.core.deltas.len() as u32).to_le_bytes())?;
         for (signed, body) in &snapshot.core.deltas {
             block(out, &Gossip::Delta(Box::new(*signed), Some(body.to_vec())).encode())?;
+        }
+        match &snapshot.core.given_up {
+            None => out.write_all(&[0])?,
+            Some((before, own)) => {
+                out.write_all(&[1])?;
+                integers(out, before)?;
+                block(out, &codec::encode(own))?;
+            }
         }
         out.write_all(&codec::encode(&snapshot.totals))?;
         let Some(trainer) = &snapshot.trainer else { return out.write_all(&[0]) };
@@ -86,7 +94,15 @@ pub(crate) fn write(path: &Path, snapshot: &NodeSnapshot) -> Result<()> {
     })
 }
 
-fn block(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+/// Coefficients as little-endian integers.
+pub(super) fn integers(out: &mut dyn Write, coefficients: &Coefficients) -> io::Result<()> {
+    for values in coefficients.values().chunks(4096) {
+        out.write_all(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+    }
+    Ok(())
+}
+
+pub(super) fn block(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     let length = u32::try_from(bytes.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     out.write_all(&length.to_le_bytes())?;
     out.write_all(bytes)
@@ -133,6 +149,14 @@ fn parse(reader: &mut impl Read, genesis: &Genesis) -> Result<NodeSnapshot> {
             own_deltas(&[bytes]).pop().ok_or_else(|| anyhow!("one of its deltas cannot be read"))?;
         deltas.push((signed, body.into()));
     }
+    let given_up = match array(reader)? {
+        [1] => {
+            let before = Coefficients::new(words(reader, parameters, i32::from_le_bytes)?);
+            let own = codec::decode(&read_block(reader, MAX_POSITION)?);
+            Some((before, own.context("its list of given-up deltas cannot be read")?))
+        }
+        _ => None,
+    };
     let totals = bytes(reader, codec::encode(&Totals::default()).len())?;
     let totals = codec::decode(&totals).context("its totals cannot be read")?;
     let [has_trainer] = array(reader)?;
@@ -148,7 +172,7 @@ fn parse(reader: &mut impl Read, genesis: &Genesis) -> Result<NodeSnapshot> {
     if reader.read(&mut [0])? != 0 {
         bail!("bytes follow its end");
     }
-    let core = Snapshot { position, settled: Coefficients::new(settled), deltas };
+    let core = Snapshot { position, settled: Coefficients::new(settled), deltas, given_up };
     Ok(NodeSnapshot { core, totals, trainer })
 }
 
@@ -159,7 +183,7 @@ fn array<const N: usize>(reader: &mut impl Read) -> Result<[u8; N]> {
 }
 
 /// `length` bytes, allocated as they come.
-fn bytes(reader: &mut impl Read, length: usize) -> Result<Vec<u8>> {
+pub(super) fn bytes(reader: &mut impl Read, length: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(length as u64).read_to_end(&mut bytes)?;
     if bytes.len() < length {
@@ -168,7 +192,7 @@ fn bytes(reader: &mut impl Read, length: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_block(reader: &mut impl Read, limit: u32) -> Result<Vec<u8>> {
+pub(super) fn read_block(reader: &mut impl Read, limit: u32) -> Result<Vec<u8>> {
     let length = u32::from_le_bytes(array(reader)?);
     if length > limit {
         bail!("a part of it claims {length} bytes");
@@ -176,7 +200,7 @@ fn read_block(reader: &mut impl Read, limit: u32) -> Result<Vec<u8>> {
     bytes(reader, length as usize)
 }
 
-fn words<T>(reader: &mut impl Read, count: usize, word: impl Fn([u8; 4]) -> T) -> Result<Vec<T>> {
+pub(super) fn words<T>(reader: &mut impl Read, count: usize, word: impl Fn([u8; 4]) -> T) -> Result<Vec<T>> {
     let bytes = bytes(reader, count.checked_mul(4).context("too many parameters")?)?;
     Ok(bytes.chunks_exact(4).map(|b| word([b[0], b[1], b[2], b[3]])).collect())
 }

@@ -96,10 +96,10 @@ fn the_newest_own_delta_stays_whatever_a_snapshot_covers() {
     let (dir, _) = home();
     let store = open(&dir).unwrap();
     let folder = store.path("outbox");
-    assert_eq!(outbox::rounds(&folder).unwrap(), [8, 9, 10]);
+    assert_eq!(file::numbers(&folder).unwrap(), [8, 9, 10]);
     assert_eq!(store.outbox().unwrap()[2], b"delta 10");
     outbox::prune(&folder, 11).unwrap();
-    assert_eq!(outbox::rounds(&folder).unwrap(), [10]);
+    assert_eq!(file::numbers(&folder).unwrap(), [10]);
 }
 
 #[test]

@@ -56,6 +56,11 @@ impl Member {
         self.residual.give_back(&self.layout, delta);
     }
 
+    /// A delta that was given back is in the shared model after all.
+    pub(crate) fn take_out(&mut self, delta: &SparseDelta) {
+        self.residual.take_out(&self.layout, delta);
+    }
+
     /// C leaves one history for another, and deltas of this device with it: its model stays as it is, and
     /// what C gained on the way goes to R. The inner optimizer's mean gradient, which led along the old
     /// history, begins anew, and so does the warm-up.

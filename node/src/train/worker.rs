@@ -4,6 +4,7 @@
 //!   a new C  fold it into the member
 //!   Start    H inner steps, or as many as fit into the round's time; then `Trained`
 //!   Extract  a delta of the member;  `Extracted`
+//!   Return   an own delta did not enter C: back to the residual;  Take  it did after all: out again
 //!   Rebase   the member keeps its model while C leaves one history for another
 //! ```
 //!
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use swarm_optimizer::layout::Layout;
 use swarm_optimizer::residual::Residual;
+use swarm_optimizer::sparse::SparseDelta;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::packing;
 use swarm_protocol::peer::rounds::Extracted;
@@ -190,6 +192,16 @@ impl Worker {
                 self.progress.update(|progress| progress.optimizing += began.elapsed());
                 return self.tell(Told::Extracted(extracted, coefficients));
             }
+            Order::Return(body) => {
+                if let Some(delta) = self.unpack(&body) {
+                    self.member.give_back(&delta);
+                }
+            }
+            Order::Take(body) => {
+                if let Some(delta) = self.unpack(&body) {
+                    self.member.take_out(&delta);
+                }
+            }
             Order::Rebase(histories) => self.member.rebase(&histories.0, &histories.1)?,
             Order::Save => {
                 self.member.take_up()?;
@@ -203,6 +215,11 @@ impl Worker {
         }
         self.progress.update(|progress| progress.optimizing += began.elapsed());
         Ok(())
+    }
+
+    /// An own body, which the core has verified.
+    fn unpack(&self, body: &[u8]) -> Option<SparseDelta> {
+        packing::decode(&self.setup.layout, &self.setup.genesis.rule, body).ok()
     }
 
     /// Takes over the newest C, if there is a newer one.

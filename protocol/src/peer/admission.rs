@@ -17,6 +17,9 @@ use super::{Action, Peer, Phase, Report, Verdict};
 /// Headers that wait for their bodies, at most.
 const MAX_AWAITED: usize = 512;
 
+/// Other neighbours that may have a body, while joining: what has settled, everybody had.
+const SPARE_SOURCES: usize = 2;
+
 /// Headers that share one body, and gossip messages about one header, that are remembered.
 const MAX_SHARING: usize = 16;
 
@@ -86,6 +89,30 @@ impl Peer {
         matches!(&self.phase, Phase::Joining(join) if round < join.closed_below())
     }
 
+    /// Whether `peer` has a say in this round.
+    pub(super) fn may_say(&self, peer: &PeerKey, round: u64) -> bool {
+        matches!(&self.phase, Phase::Joining(join) if join.is_source(peer)) || !self.is_closed(round)
+    }
+
+    /// Stops waiting for bodies of rounds below `settled`: which of them count is another's to say.
+    pub(super) fn forget_awaited(&mut self, settled: u64) {
+        let mut tokens = Vec::new();
+        for (hash, awaited) in &mut self.bodies {
+            awaited.headers.retain_mut(|(signed, waiting)| {
+                let stays = signed.header.round >= settled;
+                if !stays {
+                    tokens.append(waiting);
+                }
+                stays
+            });
+            if awaited.headers.is_empty() {
+                self.fetcher.cancel(hash);
+            }
+        }
+        self.bodies.retain(|_, awaited| !awaited.headers.is_empty());
+        tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
+    }
+
     fn screen(&self, signed: &SignedHeader) -> Screened {
         let header = &signed.header;
         if header.swarm != self.swarm {
@@ -128,11 +155,11 @@ impl Peer {
         let hash = signed.header.body_hash;
         if !self.bodies.contains_key(&hash) && self.bodies.len() >= MAX_AWAITED {
             self.refuse("too many bodies awaited", source);
+            self.join_body_failed(signed.header.round);
             token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
             return;
         }
-        if let Some(body) =
-            self.log.body(&hash).or_else(|| self.given_up_body(&hash)).map(|body| body.to_vec())
+        if let Some(body) = self.log.body(&hash).or_else(|| self.spare_body(&hash)).map(|body| body.to_vec())
         {
             self.admit(now, source, signed, body, token.into_iter().collect());
             return;
@@ -152,6 +179,11 @@ impl Peer {
             None => token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore)),
         }
         self.fetch(now, hash, signed.header.body_length.into(), source);
+        if matches!(self.phase, Phase::Joining(_)) {
+            for spare in self.neighbours.others(&source, SPARE_SOURCES) {
+                self.fetch(now, hash, signed.header.body_length.into(), spare);
+            }
+        }
     }
 
     /// A fetched body is here, with the right hash.

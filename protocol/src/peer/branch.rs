@@ -17,13 +17,13 @@
 //! ([`super::Action::Rebase`]), from where it is published again, bit by bit. Nothing that it learned is
 //! lost, and nothing is counted twice, for the rounds that held it are gone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use swarm_optimizer::coefficients::Coefficients;
 
 use crate::Time;
-use crate::delta::Delta;
+use crate::delta::{Delta, SignedHeader};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
 use crate::wire::{Request, Response, Role};
@@ -34,19 +34,23 @@ use super::{Action, Peer, Phase, Report};
 /// What was given up and has not been replaced yet.
 pub(super) struct GivenUp {
     /// C as it was.
-    before: Coefficients,
+    pub(super) before: Coefficients,
     /// Own deltas, `(round, id)`.
-    own: Vec<(u64, Digest)>,
-    /// All deltas by body hash: most of them are in the other history too, and need not be fetched.
-    bodies: HashMap<Digest, Arc<Delta>>,
+    pub(super) own: Vec<(u64, Digest)>,
 }
 
 /// The history that most authors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Majority {
     /// Number of settled rounds.
-    settled: u64,
-    digest: Digest,
+    pub(super) settled: u64,
+    /// The log digest after them.
+    pub(super) digest: Digest,
+}
+
+/// The round whose headers speak about all but the last round that `history` has settled.
+pub(super) fn weighing(history: &History, window: u64) -> Option<u64> {
+    (history.settled() + window).checked_sub(2)
 }
 
 impl Peer {
@@ -98,24 +102,93 @@ impl Peer {
     /// The log digests that a neighbour asks for.
     pub(super) fn history_response(&self) -> Response {
         let (first, digests) = self.log.history();
-        Response::History { first, digests }
+        Response::History { first, held_from: self.log.held_from(), digests }
     }
 
-    /// `source` answered with its log digests: finds where both histories part, and goes on from there.
+    /// `source` answered with its log digests. If it is not known what most authors have, their headers of the
+    /// source's last whole round tell.
     pub(super) fn history_arrived(&mut self, now: Time, source: PeerKey, history: History) {
         let Some((majority, tried)) = self.comparing_with(&source) else { return };
-        if let Some(Majority { settled, digest }) = majority
-            && history.at(settled) != Some(digest)
-        {
-            if !self.compare(now, majority, &tried) {
-                self.begin_round(now);
+        match (majority, weighing(&history, self.genesis.rounds.window.into())) {
+            (Some(Majority { settled, digest }), _) if history.at(settled) != Some(digest) => {
+                self.compare_next(now, majority, &tried);
             }
+            (None, Some(round)) if history.settled() > 1 => {
+                let asked = self.ask_round(now, source, round);
+                if let Phase::Joining(join) = &mut self.phase {
+                    join.enter(Stage::Weighing { history, tried });
+                }
+                if !asked {
+                    self.join_cannot_use("the neighbour that was asked does not answer");
+                }
+            }
+            _ => self.adopt(now, source, history, &tried),
+        }
+    }
+
+    /// Headers that `source` lists for the round that weighs its history are here.
+    pub(super) fn weigh(&mut self, now: Time, source: PeerKey, headers: &[SignedHeader]) {
+        let Phase::Joining(join) = &mut self.phase else { return };
+        let Some((history, tried)) = join.take_weighed() else { return };
+        let mut votes: BTreeMap<Digest, BTreeSet<PeerKey>> = BTreeMap::new();
+        for signed in headers {
+            let header = &signed.header;
+            if header.swarm == self.swarm && header.author != self.me && self.checks.is_signed(signed) {
+                votes.entry(header.base).or_default().insert(header.author);
+            }
+        }
+        // Most authors win; a tie goes to the smallest digest, the same for everybody.
+        let best = votes.into_iter().max_by_key(|(base, authors)| (authors.len(), std::cmp::Reverse(*base)));
+        let settled = history.settled() - 1;
+        match best {
+            Some((digest, _)) if history.at(settled) != Some(digest) => {
+                self.compare_next(now, Some(Majority { settled, digest }), &tried);
+            }
+            // Nobody but us has spoken: then there is nobody to contradict it.
+            _ => self.adopt(now, source, history, &tried),
+        }
+    }
+
+    fn compare_next(&mut self, now: Time, majority: Option<Majority>, tried: &BTreeSet<PeerKey>) {
+        if self.compare(now, majority, tried) {
             return;
         }
+        // Those who signed for that history hold it no longer, or are gone. What most neighbours hold is next.
+        let common = majority.and_then(|_| self.common_history());
+        if common.is_none() || majority == common || !self.compare(now, common, &BTreeSet::new()) {
+            self.begin_round(now);
+        }
+    }
+
+    /// The history that most neighbours say they hold, if it is not ours. A tie: the smallest digest.
+    fn common_history(&self) -> Option<Majority> {
+        let mut held: BTreeMap<(u64, Digest), usize> = BTreeMap::new();
+        for (_, neighbour) in self.neighbours.iter() {
+            if let Some((status, _)) =
+                neighbour.status.as_ref().filter(|(status, _)| status.role != Role::Joining)
+            {
+                *held.entry((status.settled, status.log_digest)).or_default() += 1;
+            }
+        }
+        let ((settled, digest), _) =
+            held.into_iter().max_by_key(|(history, count)| (*count, std::cmp::Reverse(*history)))?;
+        let ours = self.log.expected_digest(settled) == Some(digest);
+        (!ours).then_some(Majority { settled, digest })
+    }
+
+    /// Finds where our history and that of `source` part, and goes on from there with the source's.
+    fn adopt(&mut self, now: Time, source: PeerKey, history: History, tried: &BTreeSet<PeerKey>) {
         let (ours, theirs) = (self.log.settled(), history.settled());
         match self.log.common(history.first, &history.digests) {
+            // One who came later than we left off has not got the rounds between; somebody else has.
+            Some(common) if common < history.held_from && common < theirs => {
+                if !self.compare(now, None, tried) {
+                    self.take_checkpoint(now, source);
+                }
+                return;
+            }
             Some(common) if common >= ours.min(theirs) => {}
-            Some(common) if self.log.retains(common, ours.max(theirs)) => self.give_up(common, theirs),
+            Some(common) if common >= self.log.held_from() => self.give_up(common, theirs),
             _ => {
                 if history.first <= ours && theirs >= self.log.history().0 {
                     // Both know digests after the same numbers of rounds, and they differ.
@@ -136,7 +209,7 @@ impl Peer {
         self.round = self.round.min((settled + u64::from(self.genesis.rounds.window)).saturating_sub(1));
         self.replica.rewind(&self.log, settled, self.round);
         let deltas = self.log.rewind(settled, until);
-        self.checkpoints.retain(|(checkpoint, _)| checkpoint.settled <= settled);
+        self.checkpoints.rewind(settled);
         self.replica.fold(&self.log, self.round);
         self.actions.push_back(Action::Folded);
         self.remember(before, deltas);
@@ -152,26 +225,27 @@ impl Peer {
 
     fn remember(&mut self, before: Coefficients, deltas: Vec<Arc<Delta>>) {
         // If this happens again before the first time is over, C before both is what counts.
-        let given_up = self
-            .given_up
-            .get_or_insert_with(|| Box::new(GivenUp { before, own: Vec::new(), bodies: HashMap::new() }));
+        let given_up = self.given_up.get_or_insert_with(|| Box::new(GivenUp { before, own: Vec::new() }));
         // Those of the last time only, so that what is remembered is never more than a log holds.
-        given_up.bodies.clear();
+        self.spare.clear();
         for delta in deltas {
-            if delta.header().author == self.me {
-                given_up.own.push((delta.header().round, delta.id));
+            let (author, round) = (delta.header().author, delta.header().round);
+            if author == self.me {
+                given_up.own.push((round, delta.id));
+                self.ledger.give_up(round, delta.id);
             }
-            given_up.bodies.insert(delta.header().body_hash, delta);
+            self.spare.insert(delta.header().body_hash, delta);
         }
     }
 
-    /// A body that was given up with its round.
-    pub(super) fn given_up_body(&self, hash: &Digest) -> Option<&Arc<[u8]>> {
-        self.given_up.as_ref()?.bodies.get(hash).map(|delta| &delta.body)
+    /// A body that left the log with its round.
+    pub(super) fn spare_body(&self, hash: &Digest) -> Option<&Arc<[u8]>> {
+        self.spare.get(hash).map(|delta| &delta.body)
     }
 
     /// The other history is here: if own deltas are not in it, what they carried stays with the device.
     pub(super) fn settle_accounts(&mut self) {
+        self.spare.clear();
         let Some(given_up) = self.given_up.take() else { return };
         let counts = |(round, id): &(u64, Digest)| {
             self.log.delta_of(*round, &self.me).is_some_and(|delta| delta.id == *id)

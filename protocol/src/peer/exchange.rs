@@ -1,14 +1,13 @@
-//! Talking with neighbours: statuses once a second, rounds and blobs when something is missing.
+//! Talking with neighbours: statuses once a second, rounds when something is missing.
 
 use std::time::Duration;
 
 use crate::Time;
 use crate::anti_entropy::{Pending, STATUS_INTERVAL};
 use crate::digest::Digest;
-use crate::fetch::{Piece, Progress};
 use crate::identity::PeerKey;
 use crate::round_log::Entry;
-use crate::wire::{MAX_CHUNK, MAX_HEADERS, Refusal, Request, Response, Role, Status};
+use crate::wire::{MAX_HEADERS, Refusal, Request, Response, Role, Status};
 
 use super::join::History;
 use super::{Action, Peer, Phase, Report};
@@ -24,6 +23,7 @@ impl Peer {
             }
             Ok(Request::Round(round)) => self.round_response(round),
             Ok(Request::Blob { hash, offset, length }) => self.blob_response(&hash, offset, length),
+            Ok(Request::Bodies(hashes)) => self.bodies_response(&hashes),
             Ok(Request::History) => self.history_response(),
             Err(_) => {
                 self.strike("malformed request", peer);
@@ -50,8 +50,10 @@ impl Peer {
                 let fits = headers.len() + proofs.len() <= most.min(MAX_HEADERS);
                 if !fits || !headers.iter().all(|signed| expected(&signed.header)) {
                     self.strike("round response about something else", peer);
+                } else if !self.may_say(&peer, round) {
+                    // Asked before the join that is under way.
                 } else {
-                    self.join_headers(round, &headers);
+                    self.join_headers(now, peer, round, &headers);
                     for proof in &proofs {
                         self.admit_proof(proof, peer);
                     }
@@ -63,20 +65,19 @@ impl Peer {
                 }
             }
             (Pending::Blob(hash), Ok(Response::Blob { total, bytes })) => {
-                let (progress, bad) = self.fetcher.arrived(hash, peer, total, &bytes);
-                if bad {
-                    self.strike("wrong bytes for a blob", peer);
-                }
-                self.fetched(now, peer, hash, progress);
+                self.piece_arrived(now, peer, hash, total, &bytes);
             }
-            (Pending::History, Ok(Response::History { first, digests })) => {
+            (Pending::Bodies(hashes), Ok(Response::Bodies(bodies))) => {
+                self.bodies_arrived(now, peer, &hashes, bodies);
+            }
+            (Pending::History, Ok(Response::History { first, held_from, digests })) => {
                 let rounds = &self.genesis.rounds;
                 let most = u64::from(rounds.retention) + 2 * u64::from(rounds.window) + 1;
                 if digests.is_empty() || digests.len() as u64 > most || first > u64::MAX / 2 {
                     self.strike("impossible history", peer);
                     self.unanswered(now, peer, Pending::History);
                 } else {
-                    self.history_arrived(now, peer, History { first, digests });
+                    self.history_arrived(now, peer, History { first, held_from, digests });
                 }
             }
             (pending, Ok(Response::Refused(_))) => self.unanswered(now, peer, pending),
@@ -92,55 +93,10 @@ impl Peer {
     pub(super) fn unanswered(&mut self, now: Time, peer: PeerKey, pending: Pending) {
         match pending {
             Pending::Status => {}
-            Pending::Round(_) | Pending::History => self.join_failed(peer),
-            Pending::Blob(hash) => {
-                let progress = self.fetcher.failed(hash, peer);
-                self.fetched(now, peer, hash, progress);
-            }
-        }
-    }
-
-    fn fetched(&mut self, now: Time, from: PeerKey, hash: Digest, progress: Progress) {
-        match progress {
-            Progress::More(piece) => self.ask_piece(now, hash, piece),
-            Progress::Done(bytes) if self.bodies.contains_key(&hash) => {
-                self.body_arrived(now, from, hash, bytes)
-            }
-            Progress::Done(bytes) => self.state_arrived(now, hash, &bytes),
-            Progress::Failed => {
-                self.body_failed(&hash);
-                self.state_failed(&hash);
-            }
-            Progress::Unknown => {}
-        }
-    }
-
-    /// Starts to pull `length` bytes with this hash from `source`, or adds it as a spare source.
-    pub(super) fn fetch(&mut self, now: Time, hash: Digest, length: u64, source: PeerKey) {
-        match self.fetcher.want(hash, length, source) {
-            Some(piece) => self.ask_piece(now, hash, piece),
-            None if self.fetcher.wants(&hash) => {}
-            None => {
-                self.body_failed(&hash);
-                self.state_failed(&hash);
-            }
-        }
-    }
-
-    fn ask_piece(&mut self, now: Time, hash: Digest, mut piece: Piece) {
-        // A source that takes no more questions is passed over; each try uses one up, so this ends.
-        loop {
-            let request = Request::Blob { hash, offset: piece.offset, length: piece.length };
-            if self.ask(now, piece.peer, Pending::Blob(hash), &request) {
-                return;
-            }
-            match self.fetcher.failed(hash, piece.peer) {
-                Progress::More(next) => piece = next,
-                _ => {
-                    self.body_failed(&hash);
-                    self.state_failed(&hash);
-                    return;
-                }
+            Pending::Round(_) | Pending::History => self.join_failed(now, peer),
+            Pending::Blob(hash) => self.piece_failed(now, peer, hash),
+            Pending::Bodies(hashes) => {
+                hashes.iter().for_each(|hash| self.piece_failed(now, peer, *hash));
             }
         }
     }
@@ -153,7 +109,7 @@ impl Peer {
     }
 
     pub(super) fn ask_round(&mut self, now: Time, peer: PeerKey, round: u64) -> bool {
-        self.neighbours.is_pending(&peer, Pending::Round(round))
+        self.neighbours.is_pending(&peer, &Pending::Round(round))
             || self.ask(now, peer, Pending::Round(round), &Request::Round(round))
     }
 
@@ -170,12 +126,15 @@ impl Peer {
             settled: self.log.settled(),
             log_digest: self.log.log_digest(),
             open: if seeking { Vec::new() } else { self.log.set_digests(self.log.settled()) },
-            checkpoint: self.checkpoints.back().map(|(checkpoint, _)| *checkpoint),
+            checkpoint: self.checkpoints.newest().map(|held| held.checkpoint),
             role: self.role(),
         }
     }
 
     fn round_response(&self, round: u64) -> Response {
+        if round < self.log.held_from() {
+            return Response::Refused(Refusal::NotHeld);
+        }
         let (mut headers, mut proofs) = (Vec::new(), Vec::new());
         for entry in self.log.entries(round) {
             match entry {
@@ -184,32 +143,6 @@ impl Peer {
             }
         }
         Response::Round(headers, proofs)
-    }
-
-    fn blob_response(&self, hash: &Digest, offset: u64, length: u32) -> Response {
-        let length = length.min(MAX_CHUNK) as usize;
-        let slice = |bytes: &[u8]| {
-            let start = usize::try_from(offset).ok().filter(|start| *start < bytes.len())?;
-            let end = start.saturating_add(length).min(bytes.len());
-            Some(Response::Blob { total: bytes.len() as u64, bytes: bytes[start..end].to_vec() })
-        };
-        let found = if let Some(body) = self.log.body(hash) {
-            slice(body)
-        } else if let Some((_, state)) = self.checkpoints.iter().find(|(held, _)| held.state == *hash) {
-            // Only the integers that the piece touches are turned into bytes.
-            let values = state.values();
-            let total = values.len() as u64 * 4;
-            usize::try_from(offset).ok().filter(|start| (*start as u64) < total).map(|start| {
-                let end = start.saturating_add(length).min(values.len() * 4);
-                let bytes: Vec<u8> =
-                    values[start / 4..end.div_ceil(4)].iter().flat_map(|value| value.to_le_bytes()).collect();
-                let skip = start % 4;
-                Response::Blob { total, bytes: bytes[skip..skip + end - start].to_vec() }
-            })
-        } else {
-            None
-        };
-        found.unwrap_or(Response::Refused(Refusal::NotHeld))
     }
 
     fn handle_status(&mut self, now: Time, peer: PeerKey, status: Status) {
@@ -240,7 +173,7 @@ impl Peer {
         let behind = self.log.settled()..status.settled.min(self.round);
         let theirs = Some(status.log_digest);
         let lacking = behind.end == status.settled && self.log.expected_digest(status.settled) != theirs;
-        let (settled, left_behind) = (status.settled, status.settled > self.round && !joining);
+        let settled = status.settled;
         neighbour.status = Some((status, now));
         if diverged && !joining {
             self.report(Report::Diverged { peer, settled });
@@ -253,7 +186,7 @@ impl Peer {
         if matches!(self.phase, Phase::Seeking { .. } | Phase::Joining(_)) {
             return;
         }
-        if left_behind && matches!(self.phase, Phase::Training | Phase::Waiting { .. }) {
+        if matches!(self.phase, Phase::Training | Phase::Waiting { .. }) && self.is_left_behind() {
             // Our open rounds and theirs no longer overlap: join again. What was learned stays in the
             // residual.
             self.phase = Phase::Seeking { since: now };

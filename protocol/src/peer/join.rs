@@ -9,25 +9,41 @@
 //! 4. Every round since is fetched in order, folded and settled as if it had been lived through.
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use swarm_optimizer::coefficients::Coefficients;
+use std::time::Duration;
 
 use crate::Time;
+use crate::anti_entropy::Pending;
+use crate::checkpoint::{Checkpoints, Held};
 use crate::delta::SignedHeader;
 use crate::digest::Digest;
 use crate::identity::PeerKey;
 use crate::replica::Replica;
 use crate::round_log::RoundLog;
-use crate::wire::{Checkpoint, Role, Status};
+use crate::wire::{Checkpoint, Request, Role, Status};
 
-use super::branch::Majority;
+use super::branch::{Majority, weighing};
 use super::{Peer, Phase, Report};
 
 /// Rounds asked for at a time.
-const AHEAD: u64 = 4;
+const AHEAD: u64 = 8;
 
-/// Questions in a row that the source may leave unanswered before another one is looked for.
-const MAX_UNANSWERED: u32 = 6;
+/// Bodies on their way, beyond which no more rounds are asked for.
+const MANY_BODIES: usize = 256;
+
+/// Rounds that the source may leave unanswered in a row before another one is looked for.
+const MAX_UNANSWERED: u32 = 16;
+
+/// The same for a question that is asked alone.
+const MAX_TRIES: u32 = 4;
+
+/// Rounds in a row without any delta: a swarm has none, for somebody has to be the first to get there.
+const MAX_EMPTY: u32 = 4;
+
+/// How long a peer that was part of the swarm looks for somebody to join.
+const GO_ON: Duration = Duration::from_secs(10);
+
+/// How often what has happened since is caught up with too, before this peer goes on from where it is.
+const MAX_CHASES: u32 = 8;
 
 /// A join under way.
 pub(super) struct Join {
@@ -37,6 +53,8 @@ pub(super) struct Join {
     stage: Stage,
     /// Questions in a row without an answer.
     unanswered: u32,
+    /// How often the swarm had gone on when all was here.
+    chases: u32,
     /// Why it cannot go on.
     failed: Option<&'static str>,
 }
@@ -45,6 +63,9 @@ pub(super) enum Stage {
     /// Asking for the log digests of the source, which shall have the history of the majority, if that is
     /// given; these neighbours have been asked.
     Comparing { majority: Option<Majority>, tried: BTreeSet<PeerKey> },
+    /// Asking for the headers that tell whether most authors have this history of the source; these neighbours
+    /// have been asked.
+    Weighing { history: History, tried: BTreeSet<PeerKey> },
     /// Asking for the headers that vouch for this checkpoint.
     Vouching(Checkpoint),
     /// Fetching the coefficients of this checkpoint.
@@ -59,6 +80,8 @@ pub(super) enum Stage {
 #[derive(Default)]
 pub(super) struct History {
     pub(super) first: u64,
+    /// The first round whose set the source holds.
+    pub(super) held_from: u64,
     pub(super) digests: Vec<Digest>,
 }
 
@@ -75,12 +98,31 @@ impl History {
 }
 
 impl Join {
+    /// Whether it is `peer` that is asked.
+    pub(super) fn is_source(&self, peer: &PeerKey) -> bool {
+        self.source == *peer
+    }
+
     /// Rounds below are taken from the source alone.
     pub(super) fn closed_below(&self) -> u64 {
         match &self.stage {
             Stage::CatchingUp { history, .. } => history.settled(),
             _ => 0,
         }
+    }
+
+    /// The history that was to be weighed, and who has been asked.
+    pub(super) fn take_weighed(&mut self) -> Option<(History, BTreeSet<PeerKey>)> {
+        match &mut self.stage {
+            Stage::Weighing { history, tried } => Some((std::mem::take(history), std::mem::take(tried))),
+            _ => None,
+        }
+    }
+
+    /// Goes on to the next stage.
+    pub(super) fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.unanswered = 0;
     }
 
     /// Whose digests are awaited, if they are `source`'s.
@@ -92,33 +134,60 @@ impl Join {
             _ => None,
         }
     }
-
-    pub(super) fn wanted_state(&self) -> Option<Digest> {
-        match &self.stage {
-            Stage::Fetching(checkpoint) => Some(checkpoint.state),
-            _ => None,
-        }
-    }
 }
 
 impl Peer {
-    /// The neighbour that is furthest, and its status: joining there needs no second join right after.
+    /// The neighbour to join at, and its status.
     pub(super) fn somebody_to_join(&self) -> Option<(PeerKey, Status)> {
-        self.furthest(|_| true)
+        self.best_source(|_| true)
     }
 
-    fn furthest(&self, suits: impl Fn(&Status) -> bool) -> Option<(PeerKey, Status)> {
-        self.neighbours
-            .iter()
-            .filter_map(|(peer, neighbour)| Some((*peer, &neighbour.status.as_ref()?.0)))
-            .filter(|(_, status)| status.role != Role::Joining && suits(status))
-            .max_by_key(|(peer, status)| (status.round, *peer))
-            .map(|(peer, status)| (peer, status.clone()))
+    /// Of the neighbours that suit and have failed us least, the one in the middle: who says that it is far
+    /// ahead of all others is believed last.
+    fn best_source(&self, suits: impl Fn(&Status) -> bool) -> Option<(PeerKey, Status)> {
+        let fit = self.neighbours.iter().filter_map(|(peer, neighbour)| {
+            let (status, _) = neighbour.status.as_ref()?;
+            let fit = status.role != Role::Joining && suits(status);
+            fit.then_some((neighbour.failed_joins, status.round, *peer, status))
+        });
+        let mut all: Vec<_> = fit.collect();
+        let least = all.iter().map(|(failed, ..)| *failed).min()?;
+        all.retain(|(failed, ..)| *failed == least);
+        all.sort_unstable_by_key(|(_, round, peer, _)| (*round, *peer));
+        let (_, _, peer, status) = all.get((all.len() - 1) / 2)?;
+        Some((*peer, (*status).clone()))
+    }
+
+    /// The lower median of what those neighbours who have failed us least say of themselves. `None` without
+    /// any.
+    fn neighbours_at(&self, what: impl Fn(&Status) -> u64) -> Option<u64> {
+        let says = self.neighbours.iter().filter_map(|(_, neighbour)| {
+            let (status, _) = neighbour.status.as_ref()?;
+            (status.role != Role::Joining).then(|| (neighbour.failed_joins, what(status)))
+        });
+        let mut all: Vec<(u32, u64)> = says.collect();
+        let least = all.iter().map(|(failed, _)| *failed).min()?;
+        all.retain(|(failed, _)| *failed == least);
+        all.sort_unstable();
+        all.get((all.len() - 1) / 2).map(|(_, what)| *what)
+    }
+
+    /// Whether most neighbours are so far ahead that going after them would settle rounds that may be
+    /// incomplete here.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.neighbours_at(|status| status.round)
+            .is_some_and(|round| round > self.round + self.longest_jump())
+    }
+
+    /// How many rounds a peer may go on at once. What settles by that has been open for as long again, so
+    /// anti-entropy has completed it; what is further goes through a join.
+    pub(super) fn longest_jump(&self) -> u64 {
+        u64::from(self.genesis.rounds.window / 2).max(1)
     }
 
     pub(super) fn continue_seeking(&mut self, now: Time, since: Time) {
         let Some((source, status)) = self.somebody_to_join() else {
-            if self.part.found_after.is_some_and(|after| now >= since + after) {
+            if self.gives_up_seeking().is_some_and(|after| now >= since + after) {
                 // Who has met others goes on alone, without publishing; see `handle_trained`.
                 if !self.met_others {
                     self.report(Report::Founded);
@@ -127,6 +196,11 @@ impl Peer {
             }
             return;
         };
+        if self.member && self.given_up.is_none() && !self.is_left_behind() {
+            // Who said that the swarm is far ahead could not show it.
+            self.begin_round(now);
+            return;
+        }
         let retained = self.log.retains(self.log.settled(), status.settled);
         if self.round >= status.round || retained && self.has_history(status.settled) {
             self.compare(now, None, &BTreeSet::new());
@@ -135,14 +209,31 @@ impl Peer {
         self.take_checkpoint(now, source);
     }
 
+    /// How long to look for somebody to join before going on alone. Who has been part of the swarm does so even
+    /// if it was not to found one: all of its neighbours may be waiting like itself.
+    pub(super) fn gives_up_seeking(&self) -> Option<Duration> {
+        if self.member { Some(GO_ON) } else { self.part.found_after }
+    }
+
     pub(super) fn join_from(&mut self, source: PeerKey, target: u64, stage: Stage) {
-        self.phase = Phase::Joining(Join { source, target, stage, unanswered: 0, failed: None });
+        // Nobody is followed further than most are.
+        let target = self.neighbours_at(|status| status.round).map_or(target, |most| target.min(most));
+        let chases = match &self.phase {
+            Phase::Joining(join) => join.chases,
+            _ => 0,
+        };
+        self.phase = Phase::Joining(Join { source, target, stage, unanswered: 0, chases, failed: None });
     }
 
     /// Both histories are one up to where ours ends: fetches what the source has settled and heard since.
     pub(super) fn catch_up(&mut self, now: Time, history: History) {
+        // What the source has settled without some delta that is open here has settled without it.
+        for delta in self.log.rewind(self.log.settled(), history.settled()) {
+            self.spare.insert(delta.header().body_hash, delta);
+        }
+        self.forget_awaited(history.settled());
         let Phase::Joining(join) = &mut self.phase else { return };
-        join.stage = Stage::CatchingUp { listed: BTreeSet::new(), history };
+        join.enter(Stage::CatchingUp { listed: BTreeSet::new(), history });
         self.continue_joining(now);
     }
 
@@ -157,12 +248,13 @@ impl Peer {
         let asked = self.neighbours.iter().find(|(peer, _)| **peer == source);
         let asked =
             asked.and_then(|(_, neighbour)| neighbour.status.as_ref()).map(|(status, _)| status.clone());
-        let found = asked.filter(fits).map(|status| (source, status)).or_else(|| self.furthest(fits));
+        let found = asked.filter(fits).map(|status| (source, status)).or_else(|| self.best_source(fits));
         let Some((source, Status { round: target, checkpoint: Some(checkpoint), .. })) = found else {
+            self.blame(&source);
             self.phase = Phase::Seeking { since: now };
             return;
         };
-        let vouching = checkpoint.settled + u64::from(self.genesis.rounds.window) - 1;
+        let vouching = self.vouching(&checkpoint);
         if self.ask_round(now, source, vouching) {
             self.join_from(source, target, Stage::Vouching(checkpoint));
         } else {
@@ -178,8 +270,10 @@ impl Peer {
 
     /// Gives up the join under way; the next status starts a new one.
     fn seek_again(&mut self, now: Time, why: &'static str) {
-        if let Phase::Joining(Join { stage: Stage::Fetching(checkpoint), .. }) = &self.phase {
-            self.fetcher.cancel(&checkpoint.state);
+        self.pause_transfer();
+        if let Phase::Joining(join) = &self.phase {
+            let source = join.source;
+            self.blame(&source);
         }
         self.report(Report::CannotJoin(why));
         self.phase = Phase::Seeking { since: now };
@@ -193,10 +287,19 @@ impl Peer {
     }
 
     /// Headers of `round` arrived: if they are the ones awaited, count what they vouch for.
-    pub(super) fn join_headers(&mut self, round: u64, headers: &[SignedHeader]) {
+    pub(super) fn join_headers(&mut self, now: Time, source: PeerKey, round: u64, headers: &[SignedHeader]) {
+        let Phase::Joining(join) = &self.phase else { return };
+        if let Stage::Weighing { history, .. } = &join.stage
+            && join.source == source
+            && weighing(history, self.genesis.rounds.window.into()) == Some(round)
+        {
+            self.weigh(now, source, headers);
+            return;
+        }
         let Phase::Joining(join) = &mut self.phase else { return };
         let Stage::Vouching(checkpoint) = join.stage else { return };
-        if round + 1 != checkpoint.settled + u64::from(self.genesis.rounds.window) {
+        let vouching = checkpoint.settled.saturating_add(u64::from(self.genesis.rounds.window)) - 1;
+        if round != vouching || join.source != source {
             return;
         }
         let mut votes: BTreeMap<(Digest, Digest), BTreeSet<PeerKey>> = BTreeMap::new();
@@ -210,8 +313,10 @@ impl Peer {
         // Most authors win; a tie goes to the smallest digests, the same for everybody.
         let best = votes.into_iter().max_by_key(|(pair, authors)| (authors.len(), std::cmp::Reverse(*pair)));
         match best {
-            Some(((state, log_digest), _)) => {
-                join.stage = Stage::Fetching(Checkpoint { settled: checkpoint.settled, state, log_digest });
+            Some(((manifest, log_digest), _)) => {
+                join.stage =
+                    Stage::Fetching(Checkpoint { settled: checkpoint.settled, manifest, log_digest });
+                self.report(Report::JoiningAt(Checkpoint { manifest, log_digest, ..checkpoint }));
             }
             None => join.failed = Some("no author vouches for the newest checkpoint"),
         }
@@ -234,47 +339,82 @@ impl Peer {
         }
     }
 
-    /// `peer`, if it is the source, does not answer what it knows of a round, or its history. While
-    /// catching up it is asked again a few times: what it has listed is lost with the join, and a network
-    /// that loses one question in five would never let anybody in.
-    pub(super) fn join_failed(&mut self, peer: PeerKey) {
+    /// `peer`, if it is the source, does not answer what it knows of a round, or its history. It is asked
+    /// again a few times: what it has listed is lost with the join, and a network that loses one question in
+    /// five would never let anybody in.
+    pub(super) fn join_failed(&mut self, now: Time, peer: PeerKey) {
         let Phase::Joining(join) = &mut self.phase else { return };
         if join.source != peer || matches!(join.stage, Stage::Fetching(_)) {
             return;
         }
         join.unanswered += 1;
-        if !matches!(join.stage, Stage::CatchingUp { .. }) || join.unanswered >= MAX_UNANSWERED {
+        let window = u64::from(self.genesis.rounds.window);
+        let asked = match &join.stage {
+            Stage::CatchingUp { .. } => join.unanswered < MAX_UNANSWERED,
+            _ if join.unanswered >= MAX_TRIES => false,
+            Stage::Comparing { .. } => self.ask(now, peer, Pending::History, &Request::History),
+            Stage::Weighing { history, .. } => {
+                let round = weighing(history, window);
+                round.is_some_and(|round| self.ask_round(now, peer, round))
+            }
+            Stage::Vouching(checkpoint) => {
+                let checkpoint = *checkpoint;
+                let vouching = self.vouching(&checkpoint);
+                self.ask_round(now, peer, vouching)
+            }
+            Stage::Fetching(_) => true,
+        };
+        if let (false, Phase::Joining(join)) = (asked, &mut self.phase) {
             join.failed = Some("the neighbour that was asked does not answer");
         }
     }
 
-    /// The coefficients with this digest are here.
-    pub(super) fn state_arrived(&mut self, now: Time, hash: Digest, bytes: &[u8]) {
-        let Phase::Joining(join) = &mut self.phase else { return };
-        let Stage::Fetching(checkpoint) = join.stage else { return };
-        if checkpoint.state != hash || bytes.len() != self.layout.len() * 4 {
-            return;
-        }
-        let values = bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let state = Coefficients::new(values);
-        self.log = RoundLog::at(&self.genesis, checkpoint.settled, checkpoint.log_digest);
-        self.replica =
-            Replica::new(self.layout.clone(), self.genesis.rule, state.clone(), self.checks.clone());
-        self.checkpoints.clear();
-        self.checkpoints.push_back((checkpoint, state));
-        self.bodies.clear();
-        self.round = (checkpoint.settled + u64::from(self.genesis.rounds.window)).saturating_sub(1);
-        join.stage = Stage::CatchingUp { listed: BTreeSet::new(), history: History::default() };
-        self.actions.push_back(super::Action::Folded);
-        self.pacer.start(now);
+    /// The round whose headers vouch for `checkpoint`.
+    fn vouching(&self, checkpoint: &Checkpoint) -> u64 {
+        checkpoint.settled.saturating_add(u64::from(self.genesis.rounds.window)) - 1
     }
 
-    /// No neighbour has the bytes with this digest.
-    pub(super) fn state_failed(&mut self, hash: &Digest) {
-        if let Phase::Joining(join) = &mut self.phase
-            && join.wanted_state() == Some(*hash)
-        {
-            join.failed = Some("no neighbour has the checkpoint");
+    /// A join at `source` has led nowhere: it is asked last from now on.
+    fn blame(&mut self, source: &PeerKey) {
+        if let Some(neighbour) = self.neighbours.get_mut(source) {
+            neighbour.failed_joins = neighbour.failed_joins.saturating_add(1);
+        }
+    }
+
+    /// What was fetched is of no use.
+    pub(super) fn join_cannot_use(&mut self, why: &'static str) {
+        if let Phase::Joining(join) = &mut self.phase {
+            join.failed = Some(why);
+        }
+    }
+
+    /// The checkpoint that was fetched is whole: this peer stands there now.
+    pub(super) fn checkpoint_arrived(&mut self, now: Time, held: Held) {
+        let Phase::Joining(join) = &mut self.phase else { return };
+        let Stage::Fetching(checkpoint) = join.stage else { return };
+        if checkpoint != held.checkpoint {
+            return;
+        }
+        let (source, target) = (join.source, join.target);
+        self.log = RoundLog::at(&self.genesis, checkpoint.settled, &held.manifest.digests);
+        self.replica =
+            Replica::new(self.layout.clone(), self.genesis.rule, held.state.clone(), self.checks.clone());
+        self.checkpoints = Checkpoints::default();
+        self.checkpoints.push(held);
+        self.actions.push_back(super::Action::Checkpoint(checkpoint.settled));
+        self.bodies.clear();
+        self.ledger.skip(checkpoint.settled);
+        self.round = (checkpoint.settled + u64::from(self.genesis.rounds.window)).saturating_sub(1);
+        self.actions.push_back(super::Action::Folded);
+        self.pacer.start(now);
+        // What others have settled since is theirs to say: one of those whose history this is.
+        let history = Majority { settled: checkpoint.settled, digest: checkpoint.log_digest };
+        if !self.compare(now, Some(history), &BTreeSet::new()) {
+            self.join_from(
+                source,
+                target,
+                Stage::CatchingUp { listed: BTreeSet::new(), history: History::default() },
+            );
         }
     }
 
@@ -288,21 +428,11 @@ impl Peer {
             return;
         }
         match &join.stage {
-            Stage::Comparing { .. } | Stage::Vouching(_) => {}
+            Stage::Comparing { .. } | Stage::Weighing { .. } | Stage::Vouching(_) => {}
             Stage::Fetching(checkpoint) => {
                 let checkpoint = *checkpoint;
-                if self.fetcher.wants(&checkpoint.state) {
-                    return;
-                }
-                self.report(Report::JoiningAt(checkpoint));
-                let mut sources: Vec<PeerKey> = vec![source];
-                sources.extend(self.neighbours.iter().filter_map(|(peer, neighbour)| {
-                    let (status, _) = neighbour.status.as_ref()?;
-                    (*peer != source && status.checkpoint == Some(checkpoint)).then_some(*peer)
-                }));
-                let length = self.layout.len() as u64 * 4;
-                for peer in sources {
-                    self.fetch(now, checkpoint.state, length, peer);
+                if let Err(why) = self.continue_transfer(now, checkpoint, source) {
+                    self.seek_again(now, why);
                 }
             }
             Stage::CatchingUp { .. } => self.continue_catching_up(now, source, target),
@@ -312,6 +442,7 @@ impl Peer {
     /// Takes every round in order that is complete, and asks for the next ones.
     fn continue_catching_up(&mut self, now: Time, source: PeerKey, target: u64) {
         let mut next = self.log.settled();
+        let mut empty = 0;
         loop {
             let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, .. }) = &self.phase else {
                 return;
@@ -321,6 +452,12 @@ impl Peer {
                 break;
             }
             next += 1;
+            empty = if self.log.set_digest(next - 1).is_some() { 0 } else { empty + 1 };
+            if empty >= MAX_EMPTY {
+                self.strike("rounds without any delta", source);
+                self.seek_again(now, "the neighbour has nothing of the rounds that it says are over");
+                return;
+            }
         }
         // Rounds below `next` are complete, so this peer may stand there; a snapshot may stand further.
         let reached = next.max(self.round.min(target));
@@ -336,12 +473,19 @@ impl Peer {
             }
         }
         if next >= target {
+            if self.chase(now) {
+                return;
+            }
             self.fold(now);
             self.round = self.round.max(target);
             self.settle_accounts();
+            self.neighbours.forgive();
             let round = self.round;
             self.report(Report::Joined { round });
             self.begin_round(now);
+            return;
+        }
+        if self.bodies.len() >= MANY_BODIES {
             return;
         }
         for round in next..target.min(next + AHEAD).min(self.newest() + 1) {
@@ -352,5 +496,18 @@ impl Peer {
                 self.ask_round(now, source, round);
             }
         }
+    }
+
+    /// All that was asked for is here, but it took its time: goes on with what the swarm has settled since.
+    /// Returns whether there is any.
+    fn chase(&mut self, now: Time) -> bool {
+        let behind =
+            self.neighbours_at(|status| status.settled).is_some_and(|most| most > self.log.settled());
+        let Phase::Joining(join) = &mut self.phase else { return false };
+        if !behind || join.chases >= MAX_CHASES {
+            return false;
+        }
+        join.chases += 1;
+        self.compare(now, None, &BTreeSet::new())
     }
 }

@@ -15,19 +15,25 @@
 //! ```
 //!
 //! * `admission` decides about deltas that come in: verified before anything is kept or passed on.
-//! * `exchange` talks with neighbours: statuses, rounds, blobs.
+//! * `exchange` talks with neighbours: statuses, rounds. `blobs` pulls and serves bytes by their hash,
+//!   `transfer` whole checkpoints.
 //! * [`rounds`] advances: sign, wait, fold, settle, checkpoint, finish.
 //! * `branch` keeps all histories one: it takes up the majority's where ours differs.
 //! * `join` brings a newcomer, or somebody who was away, to where the swarm is.
 
+mod action;
 mod admission;
+mod blobs;
 mod branch;
 mod exchange;
 mod join;
 pub mod rounds;
 pub mod snapshot;
+mod transfer;
 
-use std::collections::{BTreeMap, VecDeque};
+pub use action::{Action, Part, Report, Verdict};
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +42,7 @@ use swarm_optimizer::layout::Layout;
 
 use crate::Time;
 use crate::anti_entropy::Neighbours;
+use crate::checkpoint::{Checkpoints, Held};
 use crate::checks::{Checks, Direct};
 use crate::delta::Delta;
 use crate::digest::Digest;
@@ -43,152 +50,13 @@ use crate::fetch::Fetcher;
 use crate::genesis::{Genesis, GenesisError};
 use crate::identity::{Identity, PeerKey};
 use crate::initial;
+use crate::ledger::{Accounts, Fate, Ledger};
 use crate::membership::Membership;
 use crate::pacer::Pacer;
 use crate::packing;
 use crate::replica::Replica;
 use crate::round_log::RoundLog;
 use crate::wire::{Checkpoint, Role, Status};
-
-/// How a peer takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Whether it trains and publishes; otherwise it replicates only.
-    pub trains: bool,
-    /// If nobody has been met by this time, be the swarm alone. `None`: wait for somebody.
-    pub found_after: Option<Duration>,
-    /// Stop before this round.
-    pub stop_before: Option<u64>,
-}
-
-/// What the driver shall do.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Flood these bytes.
-    Publish(Vec<u8>),
-    /// Whether the gossip message that came with `token` may be passed on.
-    Verdict {
-        /// The token of `handle_gossip`.
-        token: u64,
-        /// The decision.
-        verdict: Verdict,
-    },
-    /// Ask `peer`; hand the answer to `handle_response` with the same id.
-    Request {
-        /// Whom.
-        peer: PeerKey,
-        /// Which question.
-        id: u64,
-        /// The message.
-        bytes: Vec<u8>,
-    },
-    /// Answer the request that came with `token`.
-    Respond {
-        /// The token of `handle_request`.
-        token: u64,
-        /// The message.
-        bytes: Vec<u8>,
-    },
-    /// Write this own delta to disk, durably, then call `handle_persisted`.
-    Persist {
-        /// Its round.
-        round: u64,
-        /// Signed header and body, as [`crate::wire::Gossip::decode`] reads them.
-        bytes: Vec<u8>,
-    },
-    /// Train for this round, from the model of `coefficients` minus the own residual; then call
-    /// `handle_trained`.
-    StartRound(u64),
-    /// Extract a delta from the residual; then call `handle_extracted`.
-    Extract {
-        /// For which round.
-        round: u64,
-        /// Density: coefficients of a full tile.
-        k: u32,
-    },
-    /// C has changed: recompute the model (see [`Peer::take_touched`]).
-    Folded,
-    /// C has left one history for another, without deltas that this peer had published; it was this
-    /// before. The device's own model shall stay as it is: the residual takes up the difference, C as it
-    /// is now minus C as it was.
-    Rebase(Box<Coefficients>),
-    /// Something to tell the user.
-    Report(Report),
-    /// Cut `peer` off for a while.
-    Ban {
-        /// Whom.
-        peer: PeerKey,
-        /// For how long.
-        duration: Duration,
-        /// Why.
-        reason: &'static str,
-    },
-    /// All rounds are done and every neighbour holds the same.
-    Finished,
-}
-
-/// Whether a gossip message may be passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Valid: pass it on.
-    Accept,
-    /// Invalid: drop it, and think less of who passed it on.
-    Reject,
-    /// Not useful now: drop it, nobody's fault.
-    Ignore,
-}
-
-/// Something to tell the user. `Refused` is reported once for each kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// The first message of this kind was dropped; see [`Peer::refusals`] for the counts.
-    Refused {
-        /// What was wrong.
-        kind: &'static str,
-        /// Who sent it.
-        peer: PeerKey,
-    },
-    /// Nobody was met: this peer is the swarm for now.
-    Founded,
-    /// Fetching the swarm's state at this checkpoint.
-    JoiningAt(Checkpoint),
-    /// The swarm's state up to `round` is here.
-    Joined {
-        /// The round joined in.
-        round: u64,
-    },
-    /// No neighbour has what is needed to join; trying again.
-    CannotJoin(&'static str),
-    /// Most authors have another history: ours has been given up from so many settled rounds on.
-    GaveUp {
-        /// How many.
-        rounds: u64,
-    },
-    /// A neighbour's settled history differs from ours.
-    Diverged {
-        /// The neighbour.
-        peer: PeerKey,
-        /// The number of settled rounds at which it differs.
-        settled: u64,
-    },
-    /// An author signed two deltas for one round.
-    Equivocation {
-        /// The author.
-        author: PeerKey,
-        /// The round.
-        round: u64,
-    },
-    /// The network knows a delta of ours that we do not know: the identity is in use elsewhere, or was
-    /// restored from an old backup.
-    IdentityInUse {
-        /// The round of that delta.
-        round: u64,
-    },
-    /// All neighbours are gone: training goes on, nothing is published until somebody is back.
-    Alone,
-    /// The trainer's delta was not canonical and has been dropped: a fault of this build.
-    Unusable,
-}
 
 enum Phase {
     /// Nobody met yet.
@@ -226,8 +94,15 @@ pub struct Peer {
     neighbours: Neighbours,
     fetcher: Fetcher,
     bodies: BTreeMap<Digest, admission::AwaitedBody>,
-    checkpoints: VecDeque<(Checkpoint, Coefficients)>,
+    /// Hashes and lengths of small blobs that are about to be asked for, by source.
+    small: BTreeMap<PeerKey, Vec<(Digest, u32)>>,
+    checkpoints: Checkpoints,
     start: Checkpoint,
+    /// A checkpoint that is being fetched, also while another source is looked for.
+    transfer: Option<transfer::Transfer>,
+    ledger: Ledger,
+    /// Deltas that left the log while another history is fetched: most of them are in that one too.
+    spare: HashMap<Digest, Arc<Delta>>,
     phase: Phase,
     round: u64,
     next_to_sign: u64,
@@ -235,6 +110,8 @@ pub struct Peer {
     majority: Option<branch::Majority>,
     given_up: Option<Box<branch::GivenUp>>,
     met_others: bool,
+    /// Has stood in the swarm's rounds since it was started.
+    member: bool,
     /// Left by everybody, and said so.
     alone: bool,
     refusals: BTreeMap<&'static str, u64>,
@@ -257,8 +134,7 @@ impl Peer {
         let c0 = initial::coefficients(&genesis, &layout);
         let log = RoundLog::new(&genesis);
         let checks: Arc<dyn Checks> = Arc::new(Direct);
-        let start =
-            Checkpoint { settled: 0, state: Digest::of_state(c0.values()), log_digest: log.log_digest() };
+        let start = Held::new(0, log.recent_digests(), c0.clone()).checkpoint;
         Ok(Self {
             swarm: genesis.swarm_id(),
             me: identity.public(),
@@ -273,7 +149,11 @@ impl Peer {
             neighbours: Neighbours::default(),
             fetcher: Fetcher::default(),
             bodies: BTreeMap::new(),
-            checkpoints: VecDeque::new(),
+            small: BTreeMap::new(),
+            checkpoints: Checkpoints::default(),
+            transfer: None,
+            ledger: Ledger::default(),
+            spare: HashMap::new(),
             start,
             phase: Phase::Seeking { since: now },
             round: 0,
@@ -281,6 +161,7 @@ impl Peer {
             majority: None,
             given_up: None,
             met_others: false,
+            member: false,
             alone: false,
             refusals: BTreeMap::new(),
             strikes: BTreeMap::new(),
@@ -311,7 +192,7 @@ impl Peer {
         let phase = match &self.phase {
             // With somebody to join in sight, the next status decides.
             Phase::Seeking { since } if self.somebody_to_join().is_none() => {
-                self.part.found_after.map(|after| *since + after)
+                self.gives_up_seeking().map(|after| *since + after)
             }
             Phase::Waiting { deadline } => Some(*deadline),
             Phase::Training if !self.part.trains => {
@@ -431,6 +312,27 @@ impl Peer {
         &self.log
     }
 
+    /// The checkpoints that neighbours can fetch here.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
+    /// What became of everything that this peer has sent.
+    pub fn accounts(&self) -> Accounts {
+        self.ledger.accounts()
+    }
+
+    /// Round, id and fate of every own delta whose round is open or retained.
+    pub fn fates(&self) -> impl Iterator<Item = (u64, Digest, Fate)> {
+        self.ledger.fates()
+    }
+
+    /// The first round of an own delta of which it is not decided what becomes of it.
+    pub fn oldest_open(&self) -> Option<u64> {
+        let open = |fate: &Fate| matches!(fate, Fate::Open | Fate::GivenUp);
+        self.ledger.fates().find(|(.., fate)| open(fate)).map(|(round, ..)| round)
+    }
+
     /// Number of deltas held, settled or not.
     pub fn held_deltas(&self) -> usize {
         self.log.held()
@@ -466,7 +368,7 @@ impl Peer {
     /// Bytes fetched of the state that is being joined, and of how many.
     pub fn join_progress(&self) -> Option<(u64, u64)> {
         match &self.phase {
-            Phase::Joining(join) => self.fetcher.progress(&join.wanted_state()?),
+            Phase::Joining(_) => self.transfer.as_ref()?.progress(),
             _ => None,
         }
     }
@@ -488,7 +390,6 @@ impl Peer {
     fn strike(&mut self, kind: &'static str, peer: PeerKey) {
         const STRIKES: u32 = 8;
         const MAX_TRACKED: usize = 4096;
-        const BAN: Duration = Duration::from_secs(600);
         self.refuse(kind, peer);
         if self.strikes.len() >= MAX_TRACKED {
             self.strikes.clear();
@@ -496,8 +397,14 @@ impl Peer {
         let strikes = self.strikes.entry(peer).or_insert(0);
         *strikes += 1;
         if *strikes >= STRIKES {
-            self.strikes.remove(&peer);
-            self.actions.push_back(Action::Ban { peer, duration: BAN, reason: kind });
+            self.ban(kind, peer);
         }
+    }
+
+    /// Cuts off a peer that has certainly done what no honest one does.
+    fn ban(&mut self, kind: &'static str, peer: PeerKey) {
+        const BAN: Duration = Duration::from_secs(600);
+        self.strikes.remove(&peer);
+        self.actions.push_back(Action::Ban { peer, duration: BAN, reason: kind });
     }
 }

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use crate::Time;
 use crate::anti_entropy::{Neighbour, STATUS_INTERVAL};
+use crate::checkpoint::Held;
 use crate::delta::{self, Delta, Header, fixed_loss};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
+use crate::ledger::{self, Mass, Part};
 use crate::packing;
-use crate::wire::{Checkpoint, Gossip, MAX_INLINE, Role};
+use crate::round_log::Entry;
+use crate::wire::{Gossip, MAX_INLINE, Role};
 
 use super::{Action, Peer, Phase, Report};
-
-/// Checkpoints kept: the newest, and the one before for those who are still fetching it.
-const CHECKPOINTS: usize = 2;
 
 /// Statuses of a neighbour that must agree in a row before a finishing peer believes it.
 const AGREEING_STATUSES: u64 = 2;
@@ -56,7 +56,8 @@ impl Peer {
         }
         self.alone = false;
         let swarm = self.membership.swarm_round(self.round).unwrap_or(0);
-        let target = swarm.min(self.round.saturating_add(self.pacer.reach(now)));
+        let reach = self.pacer.reach(now).min(self.longest_jump());
+        let target = swarm.min(self.round.saturating_add(reach));
         let target = target.max(self.next_to_sign).max(self.round);
         let last = self.part.stop_before.map_or(u64::MAX, |stop| stop.saturating_sub(1));
         self.advance_to(now, target.min(last).max(self.round));
@@ -92,9 +93,18 @@ impl Peer {
         let delta =
             Delta { id: header.id(), signed: header.sign(&self.identity), body: extracted.body.into() };
         self.next_to_sign = round + 1;
+        self.book(&delta);
         let bytes = Gossip::Delta(Box::new(delta.signed), Some(delta.body.to_vec())).encode();
         self.phase = Phase::Persisting(Box::new(delta));
         self.actions.push_back(Action::Persist { round, bytes });
+    }
+
+    /// Enters an own delta into the books.
+    pub(super) fn book(&mut self, delta: &Delta) {
+        let header = delta.header();
+        let mass = packing::decode(&self.layout, &self.genesis.rule, &delta.body);
+        let mass = mass.map(|sparse| Mass::of(&sparse)).unwrap_or_default();
+        self.ledger.signed(header.round, delta.id, header.body_hash, delta.body.clone(), mass);
     }
 
     /// The own delta of `round` is on disk.
@@ -117,7 +127,7 @@ impl Peer {
     }
 
     fn header(&self, round: u64, extracted: &Extracted) -> Header {
-        let checkpoint = self.checkpoints.back().map_or(self.start, |(checkpoint, _)| *checkpoint);
+        let checkpoint = self.checkpoints.newest().map_or(self.start, |held| held.checkpoint);
         Header {
             version: delta::VERSION,
             swarm: self.swarm,
@@ -125,7 +135,7 @@ impl Peer {
             author: self.me,
             base: self.log.digest_after(self.log.settled_at(round)).unwrap_or_default(),
             checkpoint_round: checkpoint.settled,
-            checkpoint_digest: checkpoint.state,
+            checkpoint_digest: checkpoint.manifest,
             body_hash: Digest::of_bytes(&extracted.body),
             body_length: extracted.body.len() as u32,
             tokens: extracted.tokens,
@@ -154,6 +164,7 @@ impl Peer {
             Phase::Finishing { .. } => self.continue_finishing(now),
             _ => {}
         }
+        self.ask_small(now);
     }
 
     /// Whether every author that is expected has its delta of this round in the log.
@@ -190,7 +201,8 @@ impl Peer {
             return;
         }
         let Some(swarm) = self.membership.swarm_round(self.round) else { return };
-        let target = (swarm + 1).min(self.round.saturating_add(self.pacer.reach(now)));
+        let reach = self.pacer.reach(now).min(self.longest_jump());
+        let target = (swarm + 1).min(self.round.saturating_add(reach));
         if target > self.round {
             self.advance_to(now, target);
             self.begin_round(now);
@@ -207,6 +219,7 @@ impl Peer {
         if self.seek_majority(now) {
             return;
         }
+        self.member = true;
         self.phase = Phase::Training;
         self.pacer.start(now);
         if self.part.trains {
@@ -225,9 +238,10 @@ impl Peer {
         while self.round < target {
             self.round += 1;
             self.fold(now);
-            while self.log.settled() < self.log.settled_at(self.round) {
+            while self.log.settled() < self.settles_at(self.round) {
                 self.log.settle_next();
                 let settled = self.log.settled();
+                self.close_account(settled - 1);
                 self.count_bases(settled - 1);
                 self.replica.settle(settled);
                 if settled.is_multiple_of(every) {
@@ -237,6 +251,13 @@ impl Peer {
         }
     }
 
+    /// How many rounds are settled in `round`. Nobody who stops there says in a later header what it settled
+    /// last, so that could not be compared: it stays open.
+    fn settles_at(&self, round: u64) -> u64 {
+        let last = self.part.stop_before.map_or(u64::MAX, |stop| stop.saturating_sub(1));
+        self.log.settled_at(round.min(last))
+    }
+
     pub(super) fn fold(&mut self, _now: Time) {
         if self.replica.fold(&self.log, self.round) {
             self.actions.push_back(Action::Folded);
@@ -244,16 +265,26 @@ impl Peer {
     }
 
     fn checkpoint(&mut self) {
-        let state = self.replica.settled_coefficients();
-        let checkpoint = Checkpoint {
-            settled: self.log.settled(),
-            state: Digest::of_state(state.values()),
-            log_digest: self.log.log_digest(),
+        let (settled, state) = (self.log.settled(), self.replica.settled_coefficients());
+        self.checkpoints.push(Held::new(settled, self.log.recent_digests(), state));
+        self.actions.push_back(Action::Checkpoint(settled));
+    }
+
+    /// `round` has settled: what became of the own delta?
+    fn close_account(&mut self, round: u64) {
+        let part = match self.log.entry(round, &self.me) {
+            Some(Entry::Delta(delta)) => Part::Counts(delta.id),
+            Some(Entry::Void(_)) => Part::Void,
+            None => Part::Absent,
         };
-        self.checkpoints.push_back((checkpoint, state));
-        if self.checkpoints.len() > CHECKPOINTS {
-            self.checkpoints.pop_front();
+        let own = self.log.delta_of(round, &self.me).map(|delta| delta.body.clone());
+        match (self.ledger.settle(round, part), own) {
+            (Some(ledger::Entry::Return(body)), _) => self.actions.push_back(Action::Return { round, body }),
+            (Some(ledger::Entry::Take), Some(body)) => self.actions.push_back(Action::Take { round, body }),
+            _ => {}
         }
+        let rounds = &self.genesis.rounds;
+        self.ledger.forget(round.saturating_sub(u64::from(rounds.retention) + u64::from(rounds.window)));
     }
 
     /// A peer that has done its rounds stays until every neighbour is as far and holds the same sets,

@@ -11,15 +11,18 @@ use serde::{Deserialize, Serialize};
 use swarm_optimizer::coefficients::Coefficients;
 
 use crate::Time;
+use crate::checkpoint::Held;
 use crate::delta::{Delta, SignedHeader};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
+use crate::ledger::Ledger;
 use crate::packing;
 use crate::replica::Replica;
 use crate::round_log::{Entry, RoundLog};
-use crate::wire::Gossip;
+use crate::wire::{Checkpoint, Gossip};
 
 use super::Peer;
+use super::branch::GivenUp;
 
 /// Where a peer stood. The bulk (coefficients, bodies) is beside it in [`Snapshot`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,8 @@ pub struct Position {
     pub round: u64,
     /// Number of settled rounds.
     pub settled: u64,
+    /// The first round whose set is here.
+    pub held_from: u64,
     /// The first round that it has not signed a delta for.
     pub next_to_sign: u64,
     /// Whether it has ever met another replica.
@@ -38,6 +43,8 @@ pub struct Position {
     pub digests: Vec<(u64, Digest)>,
     /// Proofs of equivocation.
     pub proofs: Vec<(SignedHeader, SignedHeader)>,
+    /// What became of what was sent.
+    pub ledger: Ledger,
 }
 
 /// Everything that a peer needs to go on.
@@ -49,6 +56,8 @@ pub struct Snapshot {
     pub settled: Coefficients,
     /// All deltas held: signed headers and bodies.
     pub deltas: Vec<(SignedHeader, Arc<[u8]>)>,
+    /// Between two histories: C in the one that was given up, and own deltas in it, `(round, id)`.
+    pub given_up: Option<(Coefficients, Vec<(u64, Digest)>)>,
 }
 
 impl Peer {
@@ -66,12 +75,15 @@ impl Peer {
             swarm: self.swarm,
             round: self.round,
             settled: self.log.settled(),
+            held_from: self.log.held_from(),
             next_to_sign: self.next_to_sign,
             met_others: self.met_others,
             digests,
             proofs,
+            ledger: self.ledger.clone(),
         };
-        Snapshot { position, settled: self.replica.settled_coefficients(), deltas }
+        let given_up = self.given_up.as_ref().map(|held| (held.before.clone(), held.own.clone()));
+        Snapshot { position, settled: self.replica.settled_coefficients(), deltas, given_up }
     }
 
     /// Goes on from a snapshot and from the own deltas that were persisted after it (`outbox`: what
@@ -80,7 +92,8 @@ impl Peer {
     /// # Errors
     /// A snapshot that is not of this swarm or contradicts itself; in words.
     pub fn restore(&mut self, now: Time, snapshot: Snapshot, outbox: &[Vec<u8>]) -> Result<(), String> {
-        let Position { swarm, round, settled, next_to_sign, met_others, digests, proofs } = snapshot.position;
+        let Position { swarm, round, settled, held_from, next_to_sign, met_others, digests, proofs, ledger } =
+            snapshot.position;
         if swarm != self.swarm {
             return Err(format!("it belongs to swarm {swarm:.16}, not {:.16}", self.swarm));
         }
@@ -92,9 +105,10 @@ impl Peer {
             packing::decode(&self.layout, &self.genesis.rule, &body).map_err(|error| error.to_string())?;
             deltas.push(Delta { id: signed.header.id(), signed, body });
         }
-        let log = RoundLog::from_contents(&self.genesis, settled, digests, deltas, proofs);
+        let log = RoundLog::from_contents(&self.genesis, (settled, held_from), digests, deltas, proofs);
         let log = log.ok_or("its log digests do not reach its settled rounds")?;
-        if log.settled_at(round) > settled {
+        // The last round of a peer that stops is not settled.
+        if log.settled_at(round) > settled + 1 {
             return Err("its round and its settled rounds do not fit together".into());
         }
         self.log = log;
@@ -103,6 +117,8 @@ impl Peer {
         self.round = round;
         self.next_to_sign = next_to_sign;
         self.met_others = met_others;
+        self.ledger = ledger;
+        self.given_up = snapshot.given_up.map(|(before, own)| Box::new(GivenUp { before, own }));
         self.restore_outbox(outbox)?;
         for (author, latest) in latest_rounds(&self.log, self.round) {
             if author != self.me {
@@ -116,20 +132,42 @@ impl Peer {
 }
 
 impl Peer {
+    /// A checkpoint that was kept on disk ([`super::Action::Checkpoint`]): the bytes of its manifest, and C. Call
+    /// after [`Peer::restore`]. Returns whether it is whole, and of the history that was restored.
+    pub fn restore_checkpoint(&mut self, manifest: Vec<u8>, state: Coefficients) -> bool {
+        let held = Held::restore(manifest, state);
+        let fits = |held: &Held| {
+            let Checkpoint { settled, log_digest, .. } = held.checkpoint;
+            held.state.values().len() == self.layout.len()
+                && self.log.digest_after(settled) == Some(log_digest)
+        };
+        let Some(held) = held.filter(fits) else { return false };
+        self.checkpoints.push(held);
+        true
+    }
+
     /// Takes up own deltas that were persisted, also without a snapshot: their rounds are never signed
     /// again.
     ///
     /// # Errors
     /// A delta of another swarm or peer.
     pub fn restore_outbox(&mut self, outbox: &[Vec<u8>]) -> Result<(), String> {
+        let mut bodies = BTreeMap::new();
         for (signed, body) in own_deltas(outbox) {
             let at = signed.header.round;
             if signed.header.swarm != self.swarm || signed.header.author != self.me {
                 return Err(format!("the outbox holds a delta of another swarm or peer (round {at})"));
             }
             self.next_to_sign = self.next_to_sign.max(at + 1);
-            self.log.insert(Delta { id: signed.header.id(), signed, body: body.into() }, u64::MAX);
+            let delta = Delta { id: signed.header.id(), signed, body: body.into() };
+            bodies.insert(signed.header.body_hash, delta.body.clone());
+            if at >= self.log.settled() {
+                self.book(&delta);
+                self.log.insert(delta, u64::MAX);
+            }
         }
+        let log = &self.log;
+        self.ledger.find_bodies(|hash| log.body(hash).or_else(|| bodies.get(hash)).cloned());
         Ok(())
     }
 }

@@ -55,6 +55,8 @@ pub struct World {
     pub finished: BTreeSet<usize>,
     /// How often each has been told to keep its own model while C changed its history.
     pub rebased: Vec<usize>,
+    /// Rounds whose own delta went back to the residual.
+    pub returned: Vec<BTreeSet<u64>>,
     /// Chance in a thousand that a gossip message is lost on a link, and that it comes twice.
     pub loss: u64,
     pub duplication: u64,
@@ -86,6 +88,7 @@ impl World {
             outboxes: Vec::new(),
             finished: BTreeSet::new(),
             rebased: Vec::new(),
+            returned: Vec::new(),
             loss: 0,
             duplication: 0,
             cut: BTreeSet::new(),
@@ -126,6 +129,7 @@ impl World {
         self.reports.push(Vec::new());
         self.outboxes.push(Vec::new());
         self.rebased.push(0);
+        self.returned.push(BTreeSet::new());
         self.wakes.push(None);
         self.speed.push(700);
         self.connect(at);
@@ -260,7 +264,12 @@ impl World {
                 Action::Finished => {
                     self.finished.insert(at);
                 }
-                Action::Folded => {}
+                Action::Folded | Action::Checkpoint(_) => {}
+                Action::Return { round, .. } => {
+                    let first = self.returned[at].insert(round);
+                    assert!(first, "the delta of round {round} went back twice");
+                }
+                Action::Take { round, .. } => assert!(self.returned[at].remove(&round)),
                 Action::Rebase(_) => self.rebased[at] += 1,
             }
         }

@@ -16,6 +16,7 @@ use swarm_protocol::delta::Delta;
 use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::identity::PeerKey;
+use swarm_protocol::ledger::{Accounts, Fate};
 use swarm_protocol::peer::Peer;
 use swarm_protocol::round_log::Entry;
 use swarm_protocol::wire::Role;
@@ -327,6 +328,40 @@ impl Invariants {
             return Err(self.violated(Invariant::PureFunction, now, vec![*first], detail));
         }
         Ok(outcome)
+    }
+
+    /// Whether the books of the peer at `at` say what became of its deltas; `given_back` are the rounds whose
+    /// delta its driver has put back.
+    pub(crate) fn accounts(
+        &self,
+        now: Time,
+        at: usize,
+        peer: &Peer,
+        given_back: &BTreeSet<u64>,
+        outcome: &Outcome,
+    ) -> Result<Accounts, Violation> {
+        let accounts = peer.accounts();
+        let wrong = |detail| Err(self.violated(Invariant::Accounts, now, vec![at], detail));
+        if !accounts.balance() {
+            return wrong(format!("the books of peer {at} do not balance: {accounts:?}"));
+        }
+        for (round, id, fate) in peer.fates() {
+            let folded = outcome.folded.contains(&id);
+            let back = given_back.contains(&round);
+            let right = match fate {
+                Fate::Settled => folded && !back,
+                Fate::Returned => !folded && back,
+                Fate::Open | Fate::GivenUp => round >= peer.log().settled() && !back,
+                // It may be in C or not: that round's set has not been seen here.
+                Fate::Kept | Fate::Forfeited => !back,
+            };
+            if !right {
+                return wrong(format!(
+                    "peer {at} says that its delta of round {round} is {fate:?}; in C: {folded}, given back: {back}"
+                ));
+            }
+        }
+        Ok(accounts)
     }
 
     fn fold<'a>(&self, c: &mut Coefficients, deltas: impl Iterator<Item = &'a Arc<Delta>>) {

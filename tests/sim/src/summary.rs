@@ -47,10 +47,14 @@ pub struct Summary {
     /// Distinct deltas that are in the final coefficients.
     pub folded: u64,
     /// Deltas of honest authors that are not, although their round had room: gossip and anti-entropy
-    /// were too slow for them. (The core does not give them back to their authors yet.)
+    /// were too slow for them.
     pub missed: u64,
     /// Deltas of honest authors that are not because their round had `publishers` better-ranked ones.
     pub crowded: u64,
+    /// Deltas that went back to the residuals of those who are there at the end.
+    pub given_back: u64,
+    /// Deltas of theirs that are lost: void, or their rounds settled while they were away for too long.
+    pub forfeited: u64,
     /// Share of all folds, over all peers, that came after their round's first fold.
     pub late_share: f64,
     /// Rounds between a round's first fold anywhere and the last change of its set anywhere: the median
@@ -97,6 +101,7 @@ impl fmt::Display for Summary {
             "deltas folded",
             format!("{} (left out: {} crowded, {} missed)", self.folded, self.crowded, self.missed),
         )?;
+        line("accounts", format!("{} given back, {} forfeited", self.given_back, self.forfeited))?;
         line("late folds", format!("{:.2} %", 100.0 * self.late_share))?;
         line(
             "rounds to convergence",

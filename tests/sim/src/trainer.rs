@@ -46,6 +46,22 @@ impl Trainer {
         }
     }
 
+    /// A delta goes back to the residual of the peer at `at`.
+    pub(crate) fn give_back(&mut self, at: usize, body: &[u8]) {
+        self.change(at, body, Residual::give_back);
+    }
+
+    /// A delta leaves the residual of the peer at `at` again.
+    pub(crate) fn take_out(&mut self, at: usize, body: &[u8]) {
+        self.change(at, body, Residual::take_out);
+    }
+
+    fn change(&mut self, at: usize, body: &[u8], how: impl Fn(&mut Residual, &Layout, &SparseDelta)) {
+        if let (Some(full), Ok(delta)) = (&mut self.full, packing::decode(&self.layout, &self.rule, body)) {
+            how(&mut full.residuals[at], &self.layout, &delta);
+        }
+    }
+
     /// The packed body of what the peer at `at` learned for its delta number `number`; empty if there is
     /// nothing to send.
     pub(crate) fn extract(&mut self, at: usize, number: u64, k: u32) -> Vec<u8> {

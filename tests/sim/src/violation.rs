@@ -24,6 +24,8 @@ pub enum Invariant {
     HonestNotBanned,
     /// No honest peer signs two deltas for one round.
     SignedOnce,
+    /// What an author sent is settled, open, returned or forfeited, exactly, and where the books say.
+    Accounts,
     /// Peers get on: the rounds end in bounded time.
     Progress,
     /// The state machine refused what its own snapshot said.
@@ -40,6 +42,7 @@ impl fmt::Display for Invariant {
             Self::BoundedMemory => "memory is bounded",
             Self::HonestNotBanned => "honest peers do not ban each other",
             Self::SignedOnce => "no honest peer signs a round twice",
+            Self::Accounts => "what was sent is accounted for",
             Self::Progress => "rounds end in bounded time",
             Self::Restart => "a snapshot can be restored",
         })

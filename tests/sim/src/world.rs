@@ -6,11 +6,12 @@
 mod act;
 mod weather;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use swarm_optimizer::coefficients::Coefficients;
 use swarm_optimizer::layout::Layout;
 use swarm_protocol::Time;
 use swarm_protocol::checks::{Checks, Direct};
@@ -39,6 +40,13 @@ const AGREEING_LOOKS: u32 = 5;
 /// Time that anti-entropy has after the last round before the peers must agree.
 const QUIET: Duration = Duration::from_secs(300);
 
+/// What is on a peer's disk.
+struct Saved {
+    snapshot: Snapshot,
+    checkpoints: Vec<(Vec<u8>, Coefficients)>,
+    given_back: BTreeSet<u64>,
+}
+
 /// A place where a peer is, or was.
 struct Place {
     peer: Option<Peer>,
@@ -53,7 +61,9 @@ struct Place {
     wake: Option<Time>,
     /// What `Persist` asked to write.
     outbox: VecDeque<Vec<u8>>,
-    snapshot: Option<Snapshot>,
+    snapshot: Option<Saved>,
+    /// Rounds whose own delta went back to the residual.
+    given_back: BTreeSet<u64>,
     attack: Option<Attack>,
     finished: bool,
     /// The last thing that it told its user.
@@ -151,6 +161,7 @@ impl World {
             wake: None,
             outbox: VecDeque::new(),
             snapshot: None,
+            given_back: BTreeSet::new(),
             attack,
             finished: false,
             report: None,
@@ -196,8 +207,18 @@ impl World {
         if restore {
             let outbox: Vec<Vec<u8>> = self.places[at].outbox.iter().cloned().collect();
             let restored = match self.places[at].snapshot.take() {
-                Some(snapshot) => peer.restore(now, snapshot, &outbox),
-                None => peer.restore_outbox(&outbox),
+                Some(Saved { snapshot, checkpoints, given_back }) => {
+                    self.places[at].given_back = given_back;
+                    peer.restore(now, snapshot, &outbox).map(|()| {
+                        for (manifest, state) in checkpoints {
+                            peer.restore_checkpoint(manifest, state);
+                        }
+                    })
+                }
+                None => {
+                    self.places[at].given_back.clear();
+                    peer.restore_outbox(&outbox)
+                }
             };
             restored.map_err(|why| refused(self, why))?;
         }
@@ -359,6 +380,18 @@ impl World {
     fn finish(mut self) -> Result<Summary, Violation> {
         let honest = self.honest();
         let outcome = self.invariants.finish(self.queue.now(), &honest)?;
+        let (mut given_back, mut forfeited) = (0, 0);
+        for (at, peer) in &honest {
+            let accounts = self.invariants.accounts(
+                self.queue.now(),
+                *at,
+                peer,
+                &self.places[*at].given_back,
+                &outcome,
+            )?;
+            given_back += accounts.returned.deltas;
+            forfeited += accounts.forfeited.deltas;
+        }
         let (mut folds, mut late) = (0, 0);
         let mut refusals = std::collections::BTreeMap::<String, u64>::new();
         for (_, peer) in &honest {
@@ -403,6 +436,8 @@ impl World {
             folded: outcome.folded.len() as u64,
             missed,
             crowded,
+            given_back,
+            forfeited,
             late_share: late as f64 / f64::max(folds as f64, 1.0),
             median_convergence: rounds(convergence.get(convergence.len() / 2)),
             worst_convergence: rounds(convergence.last()),

@@ -163,6 +163,22 @@ impl World {
                     self.cut_off(at, other, duration)?;
                 }
                 Action::Finished => self.places[at].finished = true,
+                Action::Return { round, body } => {
+                    self.trainer.give_back(at, &body);
+                    if !self.places[at].given_back.insert(round) {
+                        let detail = format!("the delta of round {round} goes back to peer {at} twice");
+                        return Err(self.violated(Invariant::Accounts, vec![at], detail));
+                    }
+                }
+                Action::Take { round, body } => {
+                    self.trainer.take_out(at, &body);
+                    if !self.places[at].given_back.remove(&round) {
+                        let detail = format!("peer {at} shall take back what never went back: round {round}");
+                        return Err(self.violated(Invariant::Accounts, vec![at], detail));
+                    }
+                }
+                // They are saved with the snapshot.
+                Action::Checkpoint(_) => {}
                 // A made-up trainer has no model to keep.
                 Action::Folded | Action::Rebase(_) => folded = true,
             }

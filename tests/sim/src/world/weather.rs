@@ -7,7 +7,7 @@ use swarm_protocol::Time;
 use crate::queue::{Event, Who};
 use crate::violation::Violation;
 
-use super::World;
+use super::{Saved, World};
 
 /// After so long without a word, both ends of a connection give it up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,7 +54,15 @@ impl World {
     pub(super) fn snapshot(&mut self, who: Who) {
         if self.is_there(who) {
             let place = &mut self.places[who.at];
-            place.snapshot = place.peer.as_ref().map(|peer| peer.snapshot());
+            place.snapshot = place.peer.as_ref().map(|peer| Saved {
+                snapshot: peer.snapshot(),
+                checkpoints: peer
+                    .checkpoints()
+                    .iter()
+                    .map(|held| (held.bytes.clone(), held.state.clone()))
+                    .collect(),
+                given_back: place.given_back.clone(),
+            });
         }
     }
 
@@ -82,11 +90,13 @@ impl World {
             place.person += 1;
             place.snapshot = None;
             place.outbox.clear();
+            place.given_back.clear();
             self.trainer.reset(at);
             self.start(at, None, false)
         } else {
             self.summary.returned += 1;
-            self.start(at, None, true)
+            // As the node does: when all come back at once, somebody has to begin.
+            self.start(at, Some(PATIENCE), true)
         }
     }
 

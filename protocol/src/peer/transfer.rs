@@ -1,0 +1,156 @@
+//! Fetching a checkpoint: its manifest from anybody, then its chunks from all who have it at once.
+//!
+//! The manifest's hash is what the authors' signed headers vouch for, so whatever is fetched by it is
+//! theirs, whoever serves it. Each source has a few chunks under way at a time, so a fast one serves more
+//! than a slow one; a chunk that does not come is asked for elsewhere. What has been verified is kept when
+//! the join fails, and taken up by the next one at the same checkpoint.
+
+use std::collections::BTreeMap;
+
+use crate::Time;
+use crate::checkpoint::{Assembly, Held, Manifest, manifest_len};
+use crate::digest::Digest;
+use crate::identity::PeerKey;
+use crate::wire::{Checkpoint, Role};
+
+use super::Peer;
+
+/// Chunks under way at one source.
+const AT_ONCE: usize = 2;
+/// Chunks in a row that a source may fail to deliver.
+const MAX_FAILURES: u32 = 3;
+
+/// A checkpoint under way.
+pub(super) struct Transfer {
+    checkpoint: Checkpoint,
+    /// What has been fetched so far, once the manifest is here.
+    assembly: Option<Assembly>,
+    /// What has been asked for, and of whom.
+    asked: BTreeMap<Digest, PeerKey>,
+    /// Failures in a row, by source.
+    failures: BTreeMap<PeerKey, u32>,
+}
+
+impl Transfer {
+    /// Bytes of C that are here, and of how many.
+    pub(super) fn progress(&self) -> Option<(u64, u64)> {
+        self.assembly.as_ref().map(Assembly::progress)
+    }
+}
+
+impl Peer {
+    /// Goes on fetching `checkpoint`; `source` has it for certain. Returns why it cannot.
+    pub(super) fn continue_transfer(
+        &mut self,
+        now: Time,
+        checkpoint: Checkpoint,
+        source: PeerKey,
+    ) -> Result<(), &'static str> {
+        if self.transfer.as_ref().is_none_or(|transfer| transfer.checkpoint != checkpoint) {
+            self.cancel_transfer();
+            self.transfer = Some(Transfer {
+                checkpoint,
+                assembly: None,
+                asked: BTreeMap::new(),
+                failures: BTreeMap::new(),
+            });
+        }
+        let Some(transfer) = &self.transfer else { return Ok(()) };
+        let has = |peer: &PeerKey, status: &crate::wire::Status| {
+            // Who has a newer one keeps the one before.
+            let has = status.checkpoint.is_some_and(|held| {
+                held.manifest == checkpoint.manifest || held.settled > checkpoint.settled
+            });
+            status.role != Role::Joining && (has || *peer == source)
+        };
+        let fit = self.neighbours.iter().filter_map(|(peer, neighbour)| {
+            let has = neighbour.status.as_ref().is_some_and(|(status, _)| has(peer, status));
+            let failures = transfer.failures.get(peer).copied().unwrap_or(0);
+            (has && failures < MAX_FAILURES).then_some(*peer)
+        });
+        let mut load: BTreeMap<PeerKey, usize> = fit.map(|peer| (peer, 0)).collect();
+        if load.is_empty() && transfer.asked.is_empty() {
+            // Whoever failed may be tried again by the next join.
+            if let Some(transfer) = &mut self.transfer {
+                transfer.failures.clear();
+            }
+            return Err("no neighbour has the checkpoint");
+        }
+        for peer in transfer.asked.values() {
+            *load.entry(*peer).or_default() += 1;
+        }
+        let wanted: Vec<(Digest, u64)> = match &transfer.assembly {
+            None => {
+                let window = u64::from(self.genesis.rounds.window);
+                vec![(checkpoint.manifest, manifest_len(self.layout.len(), checkpoint.settled, window))]
+            }
+            Some(assembly) => assembly.missing(),
+        };
+        let open: Vec<_> =
+            wanted.into_iter().filter(|(hash, _)| !transfer.asked.contains_key(hash)).collect();
+        for (hash, length) in open {
+            let least = load.iter().min_by_key(|(peer, under_way)| (**under_way, **peer));
+            let Some(peer) = least.filter(|(_, under_way)| **under_way < AT_ONCE).map(|(peer, _)| *peer)
+            else {
+                break;
+            };
+            *load.entry(peer).or_default() += 1;
+            if let Some(transfer) = &mut self.transfer {
+                transfer.asked.insert(hash, peer);
+            }
+            self.fetch(now, hash, length, peer);
+        }
+        Ok(())
+    }
+
+    /// Bytes with this hash are here. Once the whole checkpoint is, it is returned.
+    pub(super) fn part_arrived(&mut self, hash: Digest, bytes: &[u8]) -> Option<Held> {
+        let window = u64::from(self.genesis.rounds.window);
+        let transfer = self.transfer.as_mut()?;
+        let from = transfer.asked.remove(&hash)?;
+        transfer.failures.remove(&from);
+        match &mut transfer.assembly {
+            None => {
+                let manifest = Manifest::decode(bytes, &transfer.checkpoint, self.layout.len(), window);
+                // Its hash is right: whoever made it, most authors vouch for it.
+                transfer.assembly = manifest.map(|manifest| Assembly::new(manifest, self.layout.len()));
+                if transfer.assembly.is_none() {
+                    self.transfer = None;
+                    self.join_cannot_use(
+                        "the checkpoint that most authors vouch for does not fit this swarm",
+                    );
+                }
+                None
+            }
+            Some(assembly) => {
+                assembly.insert(&hash, bytes);
+                let state = assembly.finish()?;
+                let manifest = assembly.manifest.clone();
+                self.transfer = None;
+                Some(Held::new(manifest.settled, manifest.digests, state))
+            }
+        }
+    }
+
+    /// The source that was asked for the bytes with this hash does not deliver them.
+    pub(super) fn part_failed(&mut self, hash: &Digest) {
+        let Some(transfer) = &mut self.transfer else { return };
+        if let Some(peer) = transfer.asked.remove(hash) {
+            let failures = transfer.failures.entry(peer).or_default();
+            *failures = failures.saturating_add(1);
+        }
+    }
+
+    /// Stops asking; what is here is kept.
+    pub(super) fn pause_transfer(&mut self) {
+        let Some(transfer) = &mut self.transfer else { return };
+        for hash in std::mem::take(&mut transfer.asked).into_keys() {
+            self.fetcher.cancel(&hash);
+        }
+    }
+
+    fn cancel_transfer(&mut self) {
+        self.pause_transfer();
+        self.transfer = None;
+    }
+}
