@@ -1,6 +1,7 @@
 //! The `swarm` program: trains a model on this device and shares what it learns with its peers.
 //!
 //! - [`cli`]: the command line, a file a command;
+//! - [`bounds`]: how much memory and disk rounds can come to need;
 //! - [`node`]: the loop between network, trainer, disk and core;
 //! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
 //! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`]: learning;
@@ -8,6 +9,7 @@
 //!
 //! Built without the `train` feature it needs no libtorch, and replicates without training.
 
+mod bounds;
 mod cli;
 mod net;
 mod node;

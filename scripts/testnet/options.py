@@ -29,6 +29,7 @@ class Options:
     out: Path
     baseline: bool
     seed: int
+    chaos: bool
 
 
 def cores() -> int:
@@ -60,8 +61,19 @@ def parser() -> argparse.ArgumentParser:
         epilog="SWARM_BIN=PATH uses that swarm program instead of building one. Ctrl-C stops everything and still "
         "writes the report; a second Ctrl-C does not wait.",
     )
-    parse.add_argument("--nodes", type=_number(2, MAX_NODES), default=4, metavar="N", help="training nodes (default 4)")
-    parse.add_argument("--rounds", type=_number(1, 1_000_000), default=40, metavar="N", help="rounds (default 40)")
+    parse.add_argument(
+        "--nodes", type=_number(2, MAX_NODES), metavar="N", help="training nodes (default 4; with --chaos 6, at least 4)"
+    )
+    parse.add_argument(
+        "--rounds", type=_number(1, 1_000_000), metavar="N", help="rounds (default 40; with --chaos 30, at least 20)"
+    )
+    parse.add_argument(
+        "--chaos",
+        action="store_true",
+        help="bad weather (Linux): every node in a network namespace of its own, links that lose 5 %% of all packets and "
+        "hold the others back for 50 ms +- 20 ms; one link is cut for 30 s, one node is killed and comes back, one "
+        "joins in the middle. Ends with status 77 and a word where namespaces are not permitted",
+    )
     parse.add_argument(
         "--model", choices=MODELS, default="nano", help="nano (1 M parameters, default), micro (10 M), small (100 M)"
     )
@@ -116,4 +128,8 @@ def parse_options(arguments: List[str]) -> Options:
         raise UserError(f"--data {data} does not exist; name a text file or a folder with text files")
     out = given.out.expanduser() if given.out else _fresh_folder()
     _check_out(out)
-    return Options(given.nodes, given.rounds, given.model, data, Path(os.path.abspath(out)), given.baseline, given.seed)
+    nodes, rounds = (given.nodes or 6, given.rounds or 30) if given.chaos else (given.nodes or 4, given.rounds or 40)
+    if given.chaos and (nodes < 4 or rounds < 20):
+        raise UserError("--chaos needs --nodes 4 and --rounds 20 at least: fewer leave no time and nobody for all that happens")
+    out = Path(os.path.abspath(out))
+    return Options(nodes, rounds, given.model, data, out, given.baseline, given.seed, given.chaos)

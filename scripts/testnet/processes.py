@@ -59,28 +59,51 @@ def describe_exit(code: int) -> str:
 class Child:
     """One process of the testnet, with its folder: DIR/NAME/{status,report}.json and log.txt."""
 
-    def __init__(self, name: str, arguments: Sequence[str], folder: Path, threads: int) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], folder: Path, threads: int, enter: Optional[Callable[[], None]] = None
+    ) -> None:
+        """Starts it; `enter` is called in the new process before the program is."""
         self.name = name
         self.folder = folder
         self.log = folder / "log.txt"
-        self.stopped_by_us = False
+        self._arguments = list(arguments)
+        self._threads = threads
+        self._enter = enter
         self._status: Dict[str, Any] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        self.log.write_bytes(b"")
+        self.start()
+
+    def start(self) -> None:
+        """Runs the same command, also once more; the log goes on."""
+        self.stopped_by_us = False
         # Without PASSIVE OpenMP's threads spin while they wait and take the cores from the other processes.
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE")
-        with self.log.open("wb") as log:
+        environment = dict(os.environ, OMP_NUM_THREADS=str(self._threads), OMP_WAIT_POLICY="PASSIVE")
+        with self.log.open("ab") as log:
             try:
                 self.process = subprocess.Popen(
-                    list(arguments),
+                    self._arguments,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=self._before_exec,
                     env=environment,
                 )
             except OSError as error:
-                raise UserError(f"{name} cannot be started: {arguments[0]}: {error.strerror}") from error
+                raise UserError(f"{self.name} cannot be started: {self._arguments[0]}: {error.strerror}") from error
+            except subprocess.SubprocessError as error:
+                raise UserError(f"{self.name} cannot be started: {error}") from error
+
+    def _before_exec(self) -> None:
+        _die_with_parent()
+        if self._enter:
+            self._enter()
+
+    def kill(self) -> None:
+        """Ends it at once, as a power cut would."""
+        self.send(signal.SIGKILL)
+        self.process.wait()
 
     @property
     def exit_code(self) -> Optional[int]:

@@ -138,6 +138,13 @@ class Table:
             self._out.write("\n".join(lines) + "\n\n")
         self._out.flush()
 
+    def note(self, text: str) -> None:
+        """A line that stays; the table goes on below it."""
+        self._out.write(text + "\n")
+        self._out.flush()
+        self._drawn = 0
+        self._last_plain = 0.0
+
     def leave(self) -> None:
         """What is printed next stands below the table, which is not redrawn any more."""
         self._drawn = 0

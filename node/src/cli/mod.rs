@@ -110,6 +110,12 @@ struct NodeArgs {
     /// Do not look for peers on the local network (multicast DNS).
     #[arg(long)]
     no_mdns: bool,
+
+    /// Time between two snapshots: a crash costs at most that much of what this device learned and has not
+    /// told anyone yet.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    snapshot_seconds: u32,
 }
 
 impl NodeArgs {
@@ -141,6 +147,7 @@ impl NodeArgs {
             mdns: !self.no_mdns,
             rounds: None,
             validates: false,
+            snapshot_interval: std::time::Duration::from_secs(self.snapshot_seconds.into()),
         })
     }
 }

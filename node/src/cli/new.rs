@@ -61,6 +61,10 @@ pub(super) struct New {
     #[arg(long, value_name = "SECONDS")]
     round_seconds: Option<u32>,
 
+    /// Shortest time of a round, in seconds: quicker devices wait for it to pass.
+    #[arg(long, value_name = "SECONDS")]
+    min_round_seconds: Option<u32>,
+
     /// Replace the file if it exists.
     #[arg(long)]
     force: bool,
@@ -88,6 +92,9 @@ impl New {
             rounds.round_ms = seconds.saturating_mul(1000);
             rounds.min_round_ms = rounds.min_round_ms.min(rounds.round_ms);
             rounds.grace_ms = rounds.grace_ms.min(rounds.round_ms);
+        }
+        if let Some(seconds) = self.min_round_seconds {
+            genesis.rounds.min_round_ms = seconds.saturating_mul(1000);
         }
         genesis.validate().map_err(|error| anyhow!("these flags make no usable genesis: {error}"))?;
         if self.out.exists() && !self.force {

@@ -1,6 +1,7 @@
 //! From the network to the core, and from the core's actions to the network, the trainer and the disk.
 
 use anyhow::{Result, bail};
+use swarm_protocol::peer::rounds::Extracted;
 use swarm_protocol::peer::{Action, Report};
 
 use super::{Ended, Node, Rounds, VALIDATE_EVERY};
@@ -82,7 +83,14 @@ impl Node {
                 Action::StartRound(round) => self.start_round(round)?,
                 Action::Extract { round, k } => {
                     self.record(round);
-                    self.order(Order::Extract { round, k })?;
+                    if self.may_sign(round) {
+                        self.order(Order::Extract { round, k })?;
+                    } else {
+                        // Nothing to send: the core goes on without signing, the residual keeps it all.
+                        let (body, tokens) = (Vec::new(), 0);
+                        let nothing = Extracted { round, body, tokens, loss_before: 0.0, loss_after: 0.0 };
+                        self.peer.handle_extracted(self.now(), nothing);
+                    }
                 }
                 Action::Folded => {
                     self.folds += 1;
@@ -137,6 +145,19 @@ impl Node {
         self.order(Order::Start { round })
     }
 
+    /// Whether the last own delta is known to be of a lower round than this.
+    fn may_sign(&mut self, round: u64) -> bool {
+        match self.doubt {
+            Some(doubt) if doubt.forbids(round) => false,
+            Some(_) => {
+                self.doubt = None;
+                tracing::info!("nobody can hold an own delta of round {round} or later: publishing again");
+                true
+            }
+            None => true,
+        }
+    }
+
     /// The round's training is done: one line for the log, one record for the report.
     fn record(&mut self, round: u64) {
         let Some(trainer) = &self.trainer else { return };
@@ -173,7 +194,12 @@ impl Node {
                 checkpoint.settled,
                 checkpoint.manifest
             ),
-            Report::Joined { round } => tracing::info!("joined the swarm at round {round}"),
+            Report::Joined { round } => {
+                tracing::info!("joined the swarm at round {round}");
+                if let Some(doubt) = &mut self.doubt {
+                    doubt.joined(round);
+                }
+            }
             // It is tried again every second; saying it once is enough.
             Report::CannotJoin(why) => {
                 if std::mem::replace(&mut self.join_trouble, why) != why {
@@ -190,6 +216,11 @@ impl Node {
             ),
             Report::Equivocation { author, round } => {
                 tracing::warn!("author {author:.8} signed two deltas for round {round}: neither counts");
+            }
+            Report::IdentityInUse { round } if self.doubt.is_some() => {
+                tracing::info!(
+                    "peers hold an own delta of round {round}, which is not in the folder any more"
+                );
             }
             Report::IdentityInUse { round } => bail!(
                 "somebody else publishes with this node's identity (round {round}): the folder was copied, or restored \

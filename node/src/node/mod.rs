@@ -11,6 +11,7 @@
 
 mod actions;
 mod files;
+mod restore;
 
 #[cfg(feature = "train")]
 pub(crate) use files::take_out;
@@ -18,21 +19,20 @@ pub(crate) use files::take_out;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use libp2p::Multiaddr;
 use swarm_protocol::genesis::Genesis;
-use swarm_protocol::identity::Identity;
-use swarm_protocol::peer::{Part, Peer};
+use swarm_protocol::peer::Peer;
 use tokio::sync::mpsc::Receiver;
 
+use self::restore::{Doubt, Restored};
+use crate::bounds::Bounds;
 use crate::net;
 use crate::status::RoundRecord;
 use crate::store::Store;
 use crate::store::snapshot::Totals;
 use crate::trainer::{Examination, Order, Told, Trainer, TrainerState};
 
-/// Time between two snapshots.
-const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(300);
 /// Time between two writes of status.json.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// A finishing node that still disagrees with a neighbour after this and three rounds' time gives up: a
@@ -92,6 +92,8 @@ pub(crate) struct Setup {
     pub(crate) rounds: Option<Rounds>,
     /// Whether validation text was given.
     pub(crate) validates: bool,
+    /// Time between two snapshots.
+    pub(crate) snapshot_interval: Duration,
 }
 
 /// How a run ended.
@@ -133,6 +135,8 @@ struct Node {
     folds: u64,
     disk_warned: bool,
     join_trouble: &'static str,
+    /// What this identity signed last is not known: nothing is signed for a while.
+    doubt: Option<Doubt>,
 }
 
 /// Runs a node until its rounds are done or somebody stops it.
@@ -146,10 +150,11 @@ pub(crate) async fn run(
     train: Option<impl FnOnce(Option<TrainerState>) -> Result<Trainer>>,
 ) -> Result<Ended> {
     let began = Instant::now();
-    let Setup { store, genesis, listen, bootstrap, mdns, rounds, validates } = setup;
+    let Setup { store, genesis, listen, bootstrap, mdns, rounds, validates, snapshot_interval } = setup;
     let identity = store.identity()?;
     let secret = identity.secret();
-    let (peer, totals, state) = restore(&store, &genesis, identity, &bootstrap, mdns, train.is_some())?;
+    let Restored { peer, totals, trainer: state, doubt } =
+        restore::restore(&store, &genesis, identity, &bootstrap, mdns, train.is_some())?;
     let config = net::Config {
         secret,
         swarm_id: genesis.swarm_id().0,
@@ -195,6 +200,7 @@ pub(crate) async fn run(
         folds: 0,
         disk_warned: false,
         join_trouble: "",
+        doubt,
     };
     tracing::info!(
         "swarm {:.16} ({}), {} parameters, peer {}, folder {}",
@@ -204,54 +210,13 @@ pub(crate) async fn run(
         node.network.local_peer_id(),
         node.store.dir().display()
     );
+    tracing::info!("whatever the others do: {}", Bounds::new(&genesis, snapshot_interval)?);
     node.peer.set_stop(target);
-    let ended = node.drive(&mut events).await;
+    let ended = node.drive(&mut events, snapshot_interval).await;
     let closed = node.close(ended).await;
     let _ = node.network.send(net::Command::Shutdown).await;
     let _ = tokio::time::timeout(Duration::from_secs(5), service).await;
     closed
-}
-
-/// The core as the folder left it, or at the beginning.
-fn restore(
-    store: &Store,
-    genesis: &Arc<Genesis>,
-    identity: Identity,
-    bootstrap: &[Multiaddr],
-    mdns: bool,
-    trains: bool,
-) -> Result<(Peer, Totals, Option<TrainerState>)> {
-    let snapshot = store.snapshot(genesis)?;
-    let outbox = store.outbox()?;
-    // Who was told where to find the swarm waits for it; who was not looks around on the local network
-    // for a moment and is the swarm otherwise. A replica that others join through is there at once.
-    let found_after = match (&snapshot, bootstrap.is_empty()) {
-        (None, false) => None,
-        (Some(_), false) => Some(Duration::from_secs(10)),
-        (_, true) if mdns && trains => Some(Duration::from_secs(5)),
-        (_, true) => Some(Duration::ZERO),
-    };
-    let part = Part { trains, found_after, stop_before: None };
-    let mut peer = Peer::new(Duration::ZERO, genesis.clone(), identity, part)?;
-    let Some(snapshot) = snapshot else {
-        peer.restore_outbox(&outbox).map_err(anyhow::Error::msg)?;
-        return Ok((peer, Totals::default(), None));
-    };
-    let next_to_sign = snapshot.core.position.next_to_sign;
-    peer.restore(Duration::ZERO, snapshot.core, &outbox)
-        .map_err(anyhow::Error::msg)
-        .with_context(|| format!("{} cannot be used", store.path("snapshot").display()))?;
-    let mut trainer = snapshot.trainer;
-    if let Some(state) = &mut trainer {
-        files::take_out(&peer, state, &outbox, next_to_sign)?;
-    }
-    for (manifest, state) in store.checkpoints(peer.layout().len())? {
-        if !peer.restore_checkpoint(manifest, state) {
-            tracing::debug!("a checkpoint on disk is not of the history that the snapshot has");
-        }
-    }
-    tracing::info!("going on from round {}", peer.round());
-    Ok((peer, snapshot.totals, trainer))
 }
 
 impl Node {
@@ -259,9 +224,9 @@ impl Node {
         self.began.elapsed()
     }
 
-    async fn drive(&mut self, events: &mut Receiver<net::Event>) -> Result<Ended> {
+    async fn drive(&mut self, events: &mut Receiver<net::Event>, save_every: Duration) -> Result<Ended> {
         let mut status = tokio::time::interval(STATUS_INTERVAL);
-        let mut snapshots = tokio::time::interval(SNAPSHOT_INTERVAL);
+        let mut snapshots = tokio::time::interval(save_every);
         snapshots.reset();
         let mut stop = std::pin::pin!(asked_to_stop());
         self.peer.handle_wake(self.now());

@@ -6,14 +6,15 @@
 //! ```
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use swarm_optimizer::coefficients::Coefficients;
 use swarm_protocol::checkpoint::Checkpoints;
 
 use super::Store;
-use super::file;
+use super::file::{self, Damaged};
 use super::snapshot::{block, bytes, integers, read_block, words};
 
 const MAGIC: &[u8] = b"swarm checkpoint 1\n";
@@ -21,10 +22,6 @@ const MAGIC: &[u8] = b"swarm checkpoint 1\n";
 const MAX_MANIFEST: u32 = 16 << 20;
 
 impl Store {
-    fn checkpoint_files(&self) -> Result<Vec<(u64, PathBuf)>> {
-        super::numbered_files(&self.path("checkpoints"))
-    }
-
     /// Writes the newest of `held`, and deletes what it no longer holds.
     ///
     /// # Errors
@@ -32,15 +29,15 @@ impl Store {
     pub(crate) fn keep_checkpoint(&self, held: &Checkpoints) -> Result<()> {
         let Some(newest) = held.newest() else { return Ok(()) };
         let folder = self.path("checkpoints");
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        file::make_folder(&folder)?;
         file::write_checked(&folder.join(newest.checkpoint.settled.to_string()), |out| {
             out.write_all(MAGIC)?;
             block(out, &newest.bytes)?;
             integers(out, &newest.state)
         })?;
-        for (settled, path) in self.checkpoint_files()? {
+        for settled in file::numbers(&folder)? {
             if held.iter().all(|held| held.checkpoint.settled != settled) {
+                let path = folder.join(settled.to_string());
                 fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
             }
         }
@@ -54,9 +51,12 @@ impl Store {
     /// A folder or file that cannot be read at all.
     pub(crate) fn checkpoints(&self, parameters: usize) -> Result<Vec<(Vec<u8>, Coefficients)>> {
         let mut all = Vec::new();
-        for (_, path) in self.checkpoint_files()? {
+        let folder = self.path("checkpoints");
+        for settled in file::numbers(&folder)? {
+            let path = folder.join(settled.to_string());
             match read(&path, parameters) {
                 Ok(checkpoint) => all.push(checkpoint),
+                Err(error) if !file::is_damage(&error) => return Err(error),
                 Err(error) => {
                     let aside = file::set_aside(&path)?;
                     tracing::error!(
@@ -72,11 +72,16 @@ impl Store {
 
 fn read(path: &Path, parameters: usize) -> Result<(Vec<u8>, Coefficients)> {
     let mut reader = file::open_checked(path)?.with_context(|| format!("{} is gone", path.display()))?;
-    if bytes(&mut reader, MAGIC.len())? != MAGIC {
-        bail!("{} is not a checkpoint of this version of swarm", path.display());
+    parse(&mut reader, parameters)
+        .map_err(|error| Damaged(format!("{} cannot be used: {error:#}", path.display())).into())
+}
+
+fn parse(reader: &mut impl Read, parameters: usize) -> Result<(Vec<u8>, Coefficients)> {
+    if bytes(reader, MAGIC.len())? != MAGIC {
+        bail!("it is not a checkpoint of this version of swarm");
     }
-    let manifest = read_block(&mut reader, MAX_MANIFEST)?;
-    Ok((manifest, Coefficients::new(words(&mut reader, parameters, i32::from_le_bytes)?)))
+    let manifest = read_block(reader, MAX_MANIFEST)?;
+    Ok((manifest, Coefficients::new(words(reader, parameters, i32::from_le_bytes)?)))
 }
 
 #[cfg(test)]

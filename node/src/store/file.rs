@@ -1,4 +1,4 @@
-//! Files that are either whole or not there.
+//! Files that are either whole or not there, and what becomes of those that are neither.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -8,6 +8,30 @@ use anyhow::{Context, Result, bail};
 
 /// The checksum at the end of a checked file: BLAKE3 of everything before it.
 const CHECKSUM: u64 = 32;
+/// What a file is called while it is written. A kill leaves it behind; see [`sweep`].
+const WRITING: &str = ".writing-";
+/// Damaged files that are kept of one name, or of all names that are numbers: the newest.
+const KEPT_ASIDE: usize = 3;
+/// Between a file's name and its number when it has been set aside.
+const ASIDE: &str = ".damaged-";
+
+/// A file that is there and can be read, but is not what was written: bits flipped, cut short, emptied.
+/// Anything else that is wrong with a file (no permission, a failing disk) is no reason to set it aside.
+#[derive(Debug)]
+pub(crate) struct Damaged(pub(crate) String);
+
+impl std::fmt::Display for Damaged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Damaged {}
+
+/// Whether an error is [`Damaged`].
+pub(crate) fn is_damage(error: &anyhow::Error) -> bool {
+    error.is::<Damaged>()
+}
 
 /// Passes bytes on and hashes them.
 struct Hashing<W> {
@@ -37,7 +61,7 @@ fn replace(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> io::Result<(
         )
     };
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = tempfile::NamedTempFile::new_in(dir).with_context(failed)?;
+    let temporary = tempfile::Builder::new().prefix(WRITING).tempfile_in(dir).with_context(failed)?;
     let mut out = BufWriter::new(temporary.as_file());
     fill(&mut out).and_then(|()| out.flush()).with_context(failed)?;
     drop(out);
@@ -55,6 +79,62 @@ fn sync_folder(dir: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn sync_folder(_dir: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// Makes a folder and those above it, durably: a file is not on disk while the name of its folder is not.
+///
+/// # Errors
+/// A disk that does not take it.
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let failed = || format!("cannot make the folder {}", path.display());
+    fs::create_dir_all(path).with_context(failed)?;
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    sync_folder(above).with_context(failed)
+}
+
+/// Deletes what a kill in the middle of a write has left in `dir`. Nobody else may be writing there.
+///
+/// # Errors
+/// A folder that cannot be listed, or a file that cannot be deleted.
+pub(crate) fn sweep(dir: &Path) -> Result<()> {
+    for name in names(dir)? {
+        if name.starts_with(WRITING) {
+            let path = dir.join(name);
+            fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The names in `dir` that are text; none if there is no such folder.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
+    let failed = || format!("cannot list {}", dir.display());
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(failed),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.with_context(failed)?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+/// The names in `dir` that are numbers, in order.
+///
+/// # Errors
+/// As [`names`].
+pub(crate) fn numbers(dir: &Path) -> Result<Vec<u64>> {
+    let mut numbers: Vec<u64> = names(dir)?.iter().filter_map(|name| name.parse().ok()).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// Replaces the file at `path` by `bytes`.
@@ -82,7 +162,7 @@ pub(crate) fn write_checked(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io
 /// file. The reader ends where the checksum begins.
 ///
 /// # Errors
-/// A file that cannot be read, or whose checksum does not hold.
+/// A file that cannot be read; [`Damaged`] if its checksum does not hold.
 pub(crate) fn open_checked(path: &Path) -> Result<Option<io::Take<BufReader<File>>>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -92,7 +172,7 @@ pub(crate) fn open_checked(path: &Path) -> Result<Option<io::Take<BufReader<File
     let failed = || format!("cannot read {}", path.display());
     let length = file.metadata().with_context(failed)?.len();
     let Some(content) = length.checked_sub(CHECKSUM) else {
-        bail!("{} is damaged: it is too short", path.display());
+        bail!(Damaged(format!("{} is damaged: it is too short", path.display())));
     };
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut hasher = blake3::Hasher::new();
@@ -100,24 +180,25 @@ pub(crate) fn open_checked(path: &Path) -> Result<Option<io::Take<BufReader<File
     let mut checksum = [0; CHECKSUM as usize];
     reader.read_exact(&mut checksum).with_context(failed)?;
     if *hasher.finalize().as_bytes() != checksum {
-        bail!("{} is damaged: its checksum does not hold", path.display());
+        bail!(Damaged(format!("{} is damaged: its checksum does not hold", path.display())));
     }
     io::Seek::rewind(&mut reader).with_context(failed)?;
     Ok(Some(reader.take(content)))
 }
 
-/// The content of a checked file of at most `limit` bytes.
+/// The content of a checked file of at most `limit` bytes, or `None` if there is no such file.
 ///
 /// # Errors
-/// As [`open_checked`]; no such file; more than `limit` bytes.
-pub(crate) fn read_checked(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let mut reader = open_checked(path)?.with_context(|| format!("{} does not exist", path.display()))?;
+/// As [`open_checked`]; more than `limit` bytes are damage, too.
+pub(crate) fn read_checked(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    let Some(mut reader) = open_checked(path)? else { return Ok(None) };
     if reader.limit() > limit {
-        bail!("{} has {} bytes, more than the {limit} it can have", path.display(), reader.limit());
+        let (path, has) = (path.display(), reader.limit());
+        bail!(Damaged(format!("{path} is damaged: it has {has} bytes, more than the {limit} it can have")));
     }
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(bytes)
+    Ok(Some(bytes))
 }
 
 /// A whole file of at most `limit` bytes.
@@ -134,19 +215,43 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Renames a damaged file so that it is out of the way but not lost; returns its new name.
+/// Renames a damaged file so that it is out of the way but not lost; returns its new name. The newest
+/// [`KEPT_ASIDE`] are kept of each name, and of all names together that are numbers.
 ///
 /// # Errors
 /// A folder in which nothing can be renamed.
 pub(crate) fn set_aside(path: &Path) -> Result<PathBuf> {
-    let name = |n: u32| {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(format!(".damaged-{n}"));
-        PathBuf::from(aside)
-    };
-    let free = (1..=10_000).map(name).find(|aside| !aside.exists()).context("too many damaged files")?;
-    fs::rename(path, &free).with_context(|| format!("cannot rename {}", path.display()))?;
-    Ok(free)
+    let failed = || format!("cannot set {} aside", path.display());
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().and_then(|name| name.to_str()).with_context(failed)?;
+    let number_of = |name: &str| name.parse::<u64>().ok();
+    let all = names(dir)?;
+    // What has been set aside of this name or, if that is a number, of any number: the oldest first.
+    let mut kept: Vec<(Option<u64>, u32, &str)> = Vec::new();
+    let mut last = 0;
+    for held in &all {
+        let Some((of, count)) = aside_name(held) else { continue };
+        if of == name {
+            last = last.max(count);
+        }
+        if of == name || number_of(of).is_some() && number_of(name).is_some() {
+            kept.push((number_of(of), count, held));
+        }
+    }
+    kept.sort_unstable();
+    let aside = dir.join(format!("{name}{ASIDE}{}", last.checked_add(1).with_context(failed)?));
+    fs::rename(path, &aside).with_context(failed)?;
+    for (.., old) in kept.iter().rev().skip(KEPT_ASIDE - 1) {
+        fs::remove_file(dir.join(old)).with_context(failed)?;
+    }
+    sync_folder(dir).with_context(failed)?;
+    Ok(aside)
+}
+
+/// The name that a file had before it was set aside, and its number.
+pub(crate) fn aside_name(name: &str) -> Option<(&str, u32)> {
+    let (of, number) = name.rsplit_once(ASIDE)?;
+    Some((of, number.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -160,19 +265,58 @@ mod tests {
         assert!(open_checked(&path).unwrap().is_none());
         write_checked(&path, |out| out.write_all(b"first")).unwrap();
         write_checked(&path, |out| out.write_all(b"second")).unwrap();
-        assert_eq!(read_checked(&path, 6).unwrap(), b"second");
+        assert_eq!(read_checked(&path, 6).unwrap().unwrap(), b"second");
         assert!(read_checked(&path, 5).unwrap_err().to_string().contains("more than"));
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&path, bad).unwrap();
-            assert!(read_checked(&path, 6).unwrap_err().to_string().contains("damaged"));
+            assert!(is_damage(&read_checked(&path, 6).unwrap_err()));
             fs::write(&path, &good[..at]).unwrap();
-            assert!(read_checked(&path, 6).is_err());
+            assert!(is_damage(&read_checked(&path, 6).unwrap_err()));
         }
-        let aside = set_aside(&path).unwrap();
-        assert!(aside.exists() && !path.exists());
+        // What cannot be read at all is no damage: here, a folder.
+        assert!(!is_damage(&read_checked(dir.path(), 6).unwrap_err()));
+    }
+
+    #[test]
+    fn the_newest_damaged_files_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for n in 1..=5 {
+            fs::write(&path, n.to_string()).unwrap();
+            let aside = set_aside(&path).unwrap();
+            assert_eq!(aside, dir.path().join(format!("file.damaged-{n}")));
+            assert!(!path.exists() && fs::read_to_string(aside).unwrap() == n.to_string());
+        }
+        let mut left = names(dir.path()).unwrap();
+        left.sort_unstable();
+        assert_eq!(left, ["file.damaged-3", "file.damaged-4", "file.damaged-5"]);
+        for n in 1..=5 {
+            let path = dir.path().join(n.to_string());
+            fs::write(&path, "damaged").unwrap();
+            set_aside(&path).unwrap();
+        }
+        let mut left = names(dir.path()).unwrap();
+        left.sort_unstable();
+        assert_eq!(left[..3], ["3.damaged-1", "4.damaged-1", "5.damaged-1"]);
+        assert_eq!(left.len(), 6);
+        assert_eq!(aside_name("file.damaged-3"), Some(("file", 3)));
+        assert_eq!(aside_name("file"), None);
+    }
+
+    #[test]
+    fn what_a_kill_left_unfinished_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        write_atomically(&dir.path().join("file"), b"whole").unwrap();
+        fs::write(dir.path().join(".writing-aB3"), b"ha").unwrap();
+        fs::write(dir.path().join(".somebody"), b"else").unwrap();
+        sweep(dir.path()).unwrap();
+        let mut left = names(dir.path()).unwrap();
+        left.sort_unstable();
+        assert_eq!(left, [".somebody", "file"]);
+        sweep(&dir.path().join("nowhere")).unwrap();
     }
 
     #[test]

@@ -3,23 +3,39 @@
 //! ```text
 //! DIR/
 //!   lock            held by the process that uses the folder
-//!   identity.key    the ed25519 secret, 32 bytes, readable by the owner only
-//!   genesis.toml    the swarm's constitution, a copy
+//!   identity.key    the ed25519 secret, 32 bytes and their checksum, readable by the owner only
+//!   genesis.toml    the swarm's constitution, a copy; its first lines name the swarm id it must have
 //!   snapshot        what the node goes on from; see `snapshot`
 //!   outbox/N        own signed deltas since the snapshot and the last one before, one file a round, on
 //!                   disk before anybody hears of them
+//!   signed          the first round that has not been signed; see `outbox`
 //!   checkpoints/N   the last ones, for peers that join; see `checkpoints`
 //!   status.json     where the node is, rewritten twice a second
 //!   report.json     what it did, written when it stops
 //! ```
 //!
 //! Every file is written beside its place, synced and renamed, so that a kill at any moment leaves the
-//! old one or the new one; files that are not text end with a checksum. A damaged file is set aside, not
-//! deleted.
+//! old one or the new one; files that are not text end with a checksum. What is damaged all the same is
+//! named, set aside (`NAME.damaged-1`, ...; the newest three are kept of each name, and of all numbered files
+//! of a folder), and made again:
+//!
+//! | damaged or missing | then |
+//! |---|---|
+//! | `identity.key` | an error: restore it, or start in a new folder. Never replaced. |
+//! | `genesis.toml` | taken from `--genesis`, which must be of the same swarm; an error without it |
+//! | `snapshot` | what is shared is fetched from peers again; what was learned and not told is lost |
+//! | `outbox/N` | peers have the delta if it was published; N is never signed again |
+//! | `signed` | the outbox tells the same |
+//! | `signed` and all of `outbox` | nothing is signed for two windows after joining |
+//! | `checkpoints/N` | the next checkpoint takes its place |
+//! | `status.json`, `report.json` | written anew; nobody here reads them |
 
 mod checkpoints;
 mod file;
+mod outbox;
 pub(crate) mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -33,12 +49,13 @@ pub(crate) use file::read_limited;
 pub(crate) use file::write_atomically;
 #[cfg(feature = "train")]
 pub(crate) use file::{open_checked, set_aside, write_checked};
+pub(crate) use outbox::Signed;
 use snapshot::NodeSnapshot;
 
 /// A genesis file is text of a few hundred bytes; more than this is something else.
 const MAX_GENESIS: u64 = 64 * 1024;
-/// An outbox file holds one signed delta.
-const MAX_OUTBOX: u64 = 1 << 31;
+/// Bytes of an identity's secret.
+const SECRET: usize = 32;
 
 /// A node's folder, locked for this process.
 pub(crate) struct Store {
@@ -56,63 +73,101 @@ pub(crate) fn read_genesis(path: &Path) -> Result<Genesis> {
     Genesis::parse(&text).with_context(|| format!("{}", path.display()))
 }
 
+/// What a folder's own copy of the genesis turned out to be.
+enum Copy {
+    Missing,
+    Whole(Genesis),
+    /// Not as it was written: why, and the swarm ids that it may have been of, as hex.
+    Damaged(String, Vec<String>),
+}
+
+/// Reads a folder's copy of the genesis. It was written by [`Genesis::to_toml`], which puts the swarm id in
+/// a comment: that is its checksum.
+fn read_copy(path: &Path) -> Result<Copy> {
+    if !path.try_exists().with_context(|| format!("cannot read {}", path.display()))? {
+        return Ok(Copy::Missing);
+    }
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let id = |line: &str| {
+        let id = line.strip_prefix("# ")?.trim_end();
+        (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+    };
+    let mut ids: Vec<String> = text.lines().find_map(id).into_iter().collect();
+    let named = ids.first().cloned();
+    let why = match Genesis::parse(&text) {
+        Ok(genesis) if named.as_deref() == Some(&genesis.swarm_id().to_string()) => {
+            return Ok(Copy::Whole(genesis));
+        }
+        Ok(genesis) => {
+            ids.push(genesis.swarm_id().to_string());
+            "its values are not those of the swarm id in its first lines".to_owned()
+        }
+        // What follows quotes the file.
+        Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
+    };
+    Ok(Copy::Damaged(format!("{} is damaged: {why}", path.display()), ids))
+}
+
+/// The genesis in a folder that is only looked at.
+fn read_whole_copy(dir: &Path) -> Result<Genesis> {
+    match read_copy(&dir.join("genesis.toml"))? {
+        Copy::Whole(genesis) => Ok(genesis),
+        Copy::Missing => bail!("{} is not a node's folder (it has no genesis.toml)", dir.display()),
+        Copy::Damaged(why, _) => {
+            bail!("{why}. Give swarm run the swarm's genesis with --genesis FILE, and it is put right")
+        }
+    }
+}
+
 /// The snapshot of the node whose folder is `dir`, without locking it, with the genesis and the outbox.
 ///
 /// # Errors
 /// A folder that is none of a node's, or a file that cannot be read.
 #[cfg(feature = "train")]
 pub(crate) fn read_only(dir: &Path) -> Result<(Genesis, Identity, NodeSnapshot, Vec<Vec<u8>>)> {
-    let genesis = dir.join("genesis.toml");
-    if !genesis.is_file() {
-        bail!("{} is not a node's folder (it has no genesis.toml)", dir.display());
-    }
-    let genesis = read_genesis(&genesis)?;
+    let genesis = read_whole_copy(dir)?;
     let identity = read_identity(&dir.join("identity.key"))?
         .with_context(|| format!("{} has no identity.key", dir.display()))?;
     let snapshot = snapshot::read(&dir.join("snapshot"), &genesis)?.with_context(|| {
         format!("{} has no snapshot yet: let swarm run finish a round there first", dir.display())
     })?;
-    let outbox = read_outbox(dir)?;
+    // Of one own delta less the model is only a little older.
+    let outbox = outbox::read(&dir.join("outbox"), |_, error| {
+        tracing::warn!("{error:#}");
+        Ok(())
+    })?;
     Ok((genesis, identity, snapshot, outbox))
 }
 
 fn read_identity(path: &Path) -> Result<Option<Identity>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let bytes = file::read_limited(path, 1024)?;
-    let secret: [u8; 32] = bytes.try_into().map_err(|_| {
-        anyhow!("{} is damaged: it must have 32 bytes. Restore it from a backup, or move it away to start with a new identity", path.display())
-    })?;
+    let damaged = |why: &str| {
+        anyhow!(
+            "{} is damaged: {why}. It says who this node is and is never replaced: restore it from a backup, or \
+             start in a new folder with --dir, as a new peer",
+            path.display()
+        )
+    };
+    let secret = match file::read_checked(path, SECRET as u64) {
+        Ok(None) => return Ok(None),
+        Ok(Some(secret)) => secret,
+        Err(error) if file::is_damage(&error) => {
+            // The first builds wrote the secret alone.
+            let bytes = file::read_limited(path, MAX_GENESIS)?;
+            if bytes.len() != SECRET {
+                return Err(damaged("it must have 32 bytes and their checksum"));
+            }
+            bytes
+        }
+        Err(error) => return Err(error),
+    };
+    let secret: [u8; SECRET] = secret.try_into().map_err(|_| damaged("it must have 32 bytes"))?;
     Ok(Some(Identity::from_secret(&secret)))
 }
 
-fn outbox_files(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    numbered_files(&dir.join("outbox"))
-}
-
-/// The files of `folder` whose names are numbers, in order; none if there is no such folder.
-fn numbered_files(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let mut files = Vec::new();
-    if !folder.exists() {
-        return Ok(files);
-    }
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
-        let path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
-        let round = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-        files.extend(round.map(|round| (round, path)));
-    }
-    files.sort_unstable();
-    Ok(files)
-}
-
-#[cfg(feature = "train")]
-fn read_outbox(dir: &Path) -> Result<Vec<Vec<u8>>> {
-    let mut all = Vec::new();
-    for (_, path) in outbox_files(dir)? {
-        all.push(file::read_checked(&path, MAX_OUTBOX)?);
-    }
-    Ok(all)
+/// Writes an identity's secret; files are readable by the owner only.
+fn write_identity(path: &Path, identity: &Identity) -> Result<()> {
+    file::write_checked(path, |out| out.write_all(&identity.secret()))
 }
 
 impl Store {
@@ -122,7 +177,7 @@ impl Store {
     /// A folder that another process uses or that belongs to another swarm; anything that cannot be read
     /// or written.
     pub(crate) fn open(dir: &Path, genesis: Option<Genesis>) -> Result<(Self, Genesis)> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+        file::make_folder(dir)?;
         let lock_path = dir.join("lock");
         let lock = File::options()
             .create(true)
@@ -141,26 +196,52 @@ impl Store {
             }
         }
         let store = Self { dir: dir.to_owned(), _lock: lock };
-        let path = store.path("genesis.toml");
-        let held = if path.exists() { Some(read_genesis(&path)?) } else { None };
-        let genesis = match (genesis, held) {
-            (Some(wanted), Some(held)) if wanted.swarm_id() != held.swarm_id() => bail!(
-                "{} belongs to swarm {:.16} ({}), and the genesis given is of swarm {:.16} ({}): choose another \
+        file::sweep(dir)?;
+        for folder in ["outbox", "checkpoints"] {
+            file::sweep(&store.path(folder))?;
+        }
+        let genesis = store.genesis(genesis)?;
+        Ok((store, genesis))
+    }
+
+    /// The genesis of the folder; `wanted` if there is none, or if its copy is damaged.
+    fn genesis(&self, wanted: Option<Genesis>) -> Result<Genesis> {
+        let path = self.path("genesis.toml");
+        let dir = self.dir.display();
+        match (read_copy(&path)?, wanted) {
+            (Copy::Whole(held), Some(wanted)) if wanted.swarm_id() != held.swarm_id() => bail!(
+                "{dir} belongs to swarm {:.16} ({}), and the genesis given is of swarm {:.16} ({}): choose another \
                  folder with --dir, or leave --genesis out to go on with the swarm of this folder",
-                dir.display(),
                 held.swarm_id(),
                 held.name,
                 wanted.swarm_id(),
                 wanted.name
             ),
-            (_, Some(held)) => held,
-            (Some(wanted), None) => {
+            (Copy::Whole(held), _) => Ok(held),
+            (Copy::Missing, Some(wanted)) => {
                 write_atomically(&path, wanted.to_toml().as_bytes())?;
-                wanted
+                Ok(wanted)
             }
-            (None, None) => bail!("{} holds no genesis yet: name one with --genesis FILE", dir.display()),
-        };
-        Ok((store, genesis))
+            (Copy::Missing, None) => bail!("{dir} holds no genesis yet: name one with --genesis FILE"),
+            (Copy::Damaged(why, _), None) => bail!(
+                "{why}. Give the swarm's genesis with --genesis FILE: every peer has the same, as genesis.toml in \
+                 its folder"
+            ),
+            (Copy::Damaged(why, ids), Some(wanted)) => {
+                let id = wanted.swarm_id().to_string();
+                if !ids.is_empty() && !ids.contains(&id) {
+                    bail!(
+                        "{why}; and the genesis given is of another swarm ({id:.16}): give the one of swarm {:.16}, or \
+                         choose another folder with --dir",
+                        ids[0]
+                    );
+                }
+                let aside = file::set_aside(&path)?;
+                write_atomically(&path, wanted.to_toml().as_bytes())?;
+                tracing::warn!("{why}; it is kept as {} and replaced by the genesis given", aside.display());
+                Ok(wanted)
+            }
+        }
     }
 
     /// The genesis and the public key in a node's folder, without locking it.
@@ -168,13 +249,10 @@ impl Store {
     /// # Errors
     /// A folder that is none of a node's.
     pub(crate) fn look(dir: &Path) -> Result<(Genesis, PeerKey)> {
-        let genesis = dir.join("genesis.toml");
-        if !genesis.is_file() {
-            bail!("{} is not a node's folder (it has no genesis.toml)", dir.display());
-        }
+        let genesis = read_whole_copy(dir)?;
         let identity = read_identity(&dir.join("identity.key"))?
             .with_context(|| format!("{} has no identity.key yet: it is made by swarm run", dir.display()))?;
-        Ok((read_genesis(&genesis)?, identity.public()))
+        Ok((genesis, identity.public()))
     }
 
     /// A file of the folder.
@@ -187,39 +265,59 @@ impl Store {
         &self.dir
     }
 
-    /// The folder's identity; made if there is none.
+    /// The folder's identity; made if the folder is new.
     ///
     /// # Errors
-    /// A damaged key, or a disk that does not take it.
+    /// A damaged key, one that is missing though the folder has been used, or a disk that does not take it.
     pub(crate) fn identity(&self) -> Result<Identity> {
         let path = self.path("identity.key");
         if let Some(identity) = read_identity(&path)? {
+            if fs::metadata(&path).is_ok_and(|key| key.len() == SECRET as u64) {
+                write_identity(&path, &identity)?;
+            }
             return Ok(identity);
         }
-        let mut secret = [0; 32];
+        if outbox::is_used(&self.dir)? {
+            bail!(
+                "{} is missing, but this folder has been used with one: restore it from a backup, or start in a new \
+                 folder with --dir, as a new peer",
+                path.display()
+            );
+        }
+        let mut secret = [0; SECRET];
         getrandom(&mut secret)?;
-        // write_atomically's files are readable by the owner only.
-        write_atomically(&path, &secret)?;
-        Ok(Identity::from_secret(&secret))
+        // Before the key, so that a new key is never without it: it has signed nothing.
+        outbox::write_mark(&self.path("signed"), 0)?;
+        let identity = Identity::from_secret(&secret);
+        write_identity(&path, &identity)?;
+        Ok(identity)
     }
 
     /// The snapshot, or `None` if there is none. A damaged one is set aside, and the log says so.
     ///
     /// # Errors
-    /// A file that cannot be read at all.
+    /// A file that cannot be read at all, or that is of another swarm.
     pub(crate) fn snapshot(&self, genesis: &Genesis) -> Result<Option<NodeSnapshot>> {
-        let path = self.path("snapshot");
-        match snapshot::read(&path, genesis) {
-            Ok(snapshot) => Ok(snapshot),
-            Err(error) => {
-                let aside = file::set_aside(&path)?;
-                tracing::error!(
-                    "{error:#}; it is kept as {}, and what is shared will be fetched from peers again",
-                    aside.display()
-                );
+        match snapshot::read(&self.path("snapshot"), genesis) {
+            Err(error) if file::is_damage(&error) => {
+                self.give_up_snapshot(&error)?;
                 Ok(None)
             }
+            read => read,
         }
+    }
+
+    /// Sets the snapshot aside, for this reason.
+    ///
+    /// # Errors
+    /// A folder in which nothing can be renamed.
+    pub(crate) fn give_up_snapshot(&self, why: &anyhow::Error) -> Result<()> {
+        let aside = file::set_aside(&self.path("snapshot"))?;
+        tracing::error!(
+            "{why:#}; it is kept as {}, and what is shared will be fetched from peers again",
+            aside.display()
+        );
+        Ok(())
     }
 
     /// Writes the snapshot, then deletes the outbox files that it makes unnecessary: those of rounds
@@ -229,101 +327,48 @@ impl Store {
     /// A disk that does not take it; the old snapshot and the outbox are then as before.
     pub(crate) fn save(&self, snapshot: &NodeSnapshot, from: u64) -> Result<()> {
         snapshot::write(&self.path("snapshot"), snapshot)?;
-        self.prune(from)
+        outbox::prune(&self.path("outbox"), from)
     }
 
-    fn prune(&self, from: u64) -> Result<()> {
-        let files = outbox_files(&self.dir)?;
-        let newest = files.last().map_or(0, |(round, _)| *round);
-        for (round, path) in files {
-            if round < from.min(newest) {
-                fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Own deltas that are in no snapshot. A damaged one is set aside.
+    /// Own deltas that are in no snapshot. A damaged one is set aside, and the log says so.
     ///
     /// # Errors
     /// A folder or file that cannot be read at all.
     pub(crate) fn outbox(&self) -> Result<Vec<Vec<u8>>> {
-        let mut all = Vec::new();
-        for (_, path) in outbox_files(&self.dir)? {
-            match file::read_checked(&path, MAX_OUTBOX) {
-                Ok(bytes) => all.push(bytes),
-                Err(error) => {
-                    let aside = file::set_aside(&path)?;
-                    tracing::error!("{error:#}; it is kept as {}", aside.display());
-                }
-            }
-        }
-        Ok(all)
+        outbox::read(&self.path("outbox"), |path, error| {
+            let aside = file::set_aside(path)?;
+            tracing::error!(
+                "{error:#}; it is kept as {}. If the delta was published, peers have it; its round is not signed again",
+                aside.display()
+            );
+            Ok(())
+        })
     }
 
-    /// Puts an own delta on disk, durably.
+    /// What is known about the last round that was signed here. To be asked before [`Store::outbox`] or
+    /// after it: what that sets aside counts all the same.
+    ///
+    /// # Errors
+    /// A file that cannot be read at all, or a disk that does not take the mark.
+    pub(crate) fn last_signed(&self) -> Result<Signed> {
+        outbox::last_signed(&self.dir)
+    }
+
+    /// Puts an own delta on disk, durably, and notes that its round has been signed.
     ///
     /// # Errors
     /// A disk that does not take it; nobody must hear of the delta then.
     pub(crate) fn persist(&self, round: u64, bytes: &[u8]) -> Result<()> {
         let folder = self.path("outbox");
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        file::write_checked(&folder.join(round.to_string()), |out| out.write_all(bytes))
+        file::make_folder(&folder)?;
+        file::write_checked(&folder.join(round.to_string()), |out| out.write_all(bytes))?;
+        outbox::write_mark(&self.path("signed"), round.saturating_add(1))
     }
 }
 
-fn getrandom(bytes: &mut [u8; 32]) -> Result<()> {
+fn getrandom(bytes: &mut [u8; SECRET]) -> Result<()> {
     use rand::TryRng;
     rand::rngs::SysRng
         .try_fill_bytes(bytes)
         .map_err(|error| anyhow!("the system gives no random bytes: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use swarm_protocol::architecture::Architecture;
-
-    fn genesis(seed: u64) -> Genesis {
-        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
-        Genesis::new("store", model, seed)
-    }
-
-    #[test]
-    fn a_folder_is_one_processes_and_one_swarms() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = dir.path().join("node");
-        let no_genesis = Store::open(&at, None).err().unwrap().to_string();
-        assert!(no_genesis.contains("--genesis"), "{no_genesis}");
-        let (store, _) = Store::open(&at, Some(genesis(1))).unwrap();
-        let key = store.identity().unwrap().public();
-        let in_use = Store::open(&at, None).err().unwrap().to_string();
-        assert!(in_use.contains("in use"), "{in_use}");
-        drop(store);
-        let other = Store::open(&at, Some(genesis(2))).err().unwrap().to_string();
-        assert!(other.contains("belongs to swarm") && other.contains("--dir"), "{other}");
-        let (store, held) = Store::open(&at, None).unwrap();
-        assert_eq!((held, store.identity().unwrap().public()), (genesis(1), key));
-    }
-
-    #[test]
-    fn the_newest_own_delta_stays_whatever_a_snapshot_covers() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(dir.path(), Some(genesis(1))).unwrap();
-        for round in [8, 9, 10] {
-            store.persist(round, format!("delta {round}").as_bytes()).unwrap();
-        }
-        let rounds = |store: &Store| {
-            outbox_files(store.dir()).unwrap().into_iter().map(|(round, _)| round).collect::<Vec<_>>()
-        };
-        assert_eq!(rounds(&store), [8, 9, 10]);
-        assert_eq!(store.outbox().unwrap()[2], b"delta 10");
-        // One of them is damaged: set aside, the others are read.
-        fs::write(store.path("outbox/9"), b"x").unwrap();
-        assert_eq!(store.outbox().unwrap().len(), 2);
-        assert!(store.path("outbox/9.damaged-1").exists());
-        store.prune(11).unwrap();
-        assert_eq!(rounds(&store), [10]);
-    }
 }

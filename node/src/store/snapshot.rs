@@ -21,11 +21,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use swarm_optimizer::coefficients::Coefficients;
 use swarm_protocol::codec;
+use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::peer::snapshot::{Position, Snapshot, own_deltas};
 use swarm_protocol::wire::Gossip;
 
-use super::file;
+use super::file::{self, Damaged};
 use crate::trainer::TrainerState;
 
 const MAGIC: &[u8] = b"swarm snapshot 2\n";
@@ -107,13 +108,26 @@ pub(super) fn block(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     out.write_all(bytes)
 }
 
+/// A whole snapshot, but of another swarm: nothing is wrong with the file.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it is of swarm {0:.16}, not of the one whose genesis is in the folder: put that genesis back, or choose another folder with --dir"
+)]
+struct OtherSwarm(Digest);
+
 /// Reads the snapshot of a node of `genesis`, or `None` if there is none.
 ///
 /// # Errors
-/// A file that cannot be read, is damaged, or is of another swarm; the text names it.
+/// A file that cannot be read or is of another swarm; [`Damaged`] for one that is not what was written. The
+/// text names it.
 pub(crate) fn read(path: &Path, genesis: &Genesis) -> Result<Option<NodeSnapshot>> {
     let Some(mut reader) = file::open_checked(path)? else { return Ok(None) };
-    parse(&mut reader, genesis).with_context(|| format!("{} cannot be used", path.display())).map(Some)
+    let failed = || format!("{} cannot be used", path.display());
+    match parse(&mut reader, genesis) {
+        Err(error) if error.is::<OtherSwarm>() => Err(error).with_context(failed),
+        Err(error) => Err(Damaged(format!("{}: {error:#}", failed())).into()),
+        Ok(snapshot) => Ok(Some(snapshot)),
+    }
 }
 
 fn parse(reader: &mut impl Read, genesis: &Genesis) -> Result<NodeSnapshot> {
@@ -123,7 +137,7 @@ fn parse(reader: &mut impl Read, genesis: &Genesis) -> Result<NodeSnapshot> {
     let position = read_block(reader, MAX_POSITION)?;
     let position: Position = codec::decode(&position).context("its position cannot be read")?;
     if position.swarm != genesis.swarm_id() {
-        bail!("it is of swarm {:.16}", position.swarm);
+        bail!(OtherSwarm(position.swarm));
     }
     let parameters = usize::try_from(genesis.model.parameter_count())?;
     let settled = words(reader, parameters, i32::from_le_bytes)?;
