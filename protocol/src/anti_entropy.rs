@@ -200,6 +200,10 @@ impl Neighbour {
             .filter(|(round, digest)| rounds.contains(round) && ours(*round) != Some(*digest))
             .map(|(round, _)| *round)
             .collect();
+        if differing.is_empty() {
+            self.differs.clear();
+            return differing;
+        }
         self.differs.retain(|round, _| differing.contains(round));
         differing
             .into_iter()

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A BLAKE3 hash. Shown as 64 hexadecimal digits; `{:.8}` shows the first eight.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Digest(pub [u8; 32]);
+pub struct Digest(#[serde(with = "crate::codec::bytes32")] pub [u8; 32]);
 
 impl Digest {
     /// The hash of `domain`, a zero byte, and `parts` in order. Callers keep the parts' boundaries

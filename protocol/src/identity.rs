@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// A peer's public key, 32 bytes as in RFC 8032.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PeerKey(pub [u8; 32]);
+pub struct PeerKey(#[serde(with = "crate::codec::bytes32")] pub [u8; 32]);
 
 impl fmt::Display for PeerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,7 +26,10 @@ impl fmt::Debug for PeerKey {
 
 /// A 64-byte ed25519 signature, in two halves because serde knows arrays up to 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignatureBytes([u8; 32], [u8; 32]);
+pub struct SignatureBytes(
+    #[serde(with = "crate::codec::bytes32")] [u8; 32],
+    #[serde(with = "crate::codec::bytes32")] [u8; 32],
+);
 
 impl SignatureBytes {
     fn join(&self) -> [u8; 64] {

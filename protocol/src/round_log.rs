@@ -79,6 +79,8 @@ pub struct RoundLog {
     held_from: u64,
     /// D by number of settled rounds, for the retained range.
     digests: BTreeMap<u64, Digest>,
+    /// How often anything has changed.
+    changes: u64,
     /// Deltas by body hash; several authors may have sent the very same body.
     bodies: HashMap<Digest, Vec<Arc<Delta>>>,
 }
@@ -102,8 +104,14 @@ impl RoundLog {
             settled,
             held_from: settled,
             digests: counts.zip(digests.iter().rev().copied()).collect(),
+            changes: 0,
             bodies: HashMap::new(),
         }
+    }
+
+    /// How often sets or settled rounds have changed: equal numbers, equal sets.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Number of settled rounds; rounds below are frozen.
@@ -309,6 +317,7 @@ impl RoundLog {
     }
 
     fn renew_digest(&mut self, round: u64) {
+        self.changes += 1;
         let Some(set) = self.rounds.get_mut(&round) else { return };
         let mut bytes = Vec::with_capacity(set.entries.len() * 33);
         for (author, entry) in &set.entries {
@@ -349,6 +358,7 @@ impl RoundLog {
 
     /// Freezes the next round, chains its set into the log digest, and drops what is beyond retention.
     pub fn settle_next(&mut self) {
+        self.changes += 1;
         let chained = self.chain(self.log_digest(), self.settled);
         self.settled += 1;
         self.digests.insert(self.settled, chained);
@@ -400,6 +410,7 @@ impl RoundLog {
     ///
     /// [`RoundLog::retains`] must hold for them, and a digest after `settled` rounds must be known.
     pub fn rewind(&mut self, settled: u64, until: u64) -> Vec<Arc<Delta>> {
+        self.changes += 1;
         self.settled = settled;
         self.digests.split_off(&(settled + 1));
         let later = self.rounds.split_off(&until.max(settled));

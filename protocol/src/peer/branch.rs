@@ -185,19 +185,20 @@ impl Peer {
     /// Finds where our history and that of `source` part, and goes on from there with the source's.
     fn adopt(&mut self, now: Time, source: PeerKey, history: History, tried: &BTreeSet<PeerKey>) {
         let (ours, theirs) = (self.log.settled(), history.settled());
-        match self.log.common(history.first, &history.digests) {
-            // One who came later than we left off has not got the rounds between; somebody else has.
-            Some(common) if common < history.held_from && common < theirs => {
-                if !self.compare(now, None, tried) {
-                    self.take_checkpoint(now, source);
-                }
-                return;
-            }
-            Some(common) if common >= ours.min(theirs) => {}
-            Some(common) if common >= self.log.held_from() => self.give_up(common, theirs),
+        let common = self.log.common(history.first, &history.digests);
+        let parted = match common {
+            Some(common) => common < ours.min(theirs),
+            // Nothing to compare, or both know digests after the same numbers of rounds, and all differ.
+            None => history.first <= ours && theirs >= self.log.history().0,
+        };
+        // One who came later than we left off has not got the rounds between; somebody else may have.
+        let has_rounds = common.is_some_and(|common| common >= history.held_from || common >= theirs);
+        match common {
+            Some(_) if has_rounds && !parted => {}
+            Some(common) if has_rounds && common >= self.log.held_from() => self.give_up(common, theirs),
+            Some(_) if !has_rounds && self.compare(now, None, tried) => return,
             _ => {
-                if history.first <= ours && theirs >= self.log.history().0 {
-                    // Both know digests after the same numbers of rounds, and they differ.
+                if parted {
                     self.give_up_everything();
                 }
                 self.take_checkpoint(now, source);

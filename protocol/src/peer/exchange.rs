@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::Time;
 use crate::anti_entropy::{Pending, STATUS_INTERVAL};
-use crate::digest::Digest;
 use crate::identity::PeerKey;
 use crate::round_log::Entry;
 use crate::wire::{MAX_HEADERS, Refusal, Request, Response, Role, Status};
@@ -158,12 +157,10 @@ impl Peer {
             _ => Duration::ZERO,
         };
         let rounds = settled..=self.newest();
-        let ours: std::collections::BTreeMap<u64, Digest> =
-            self.log.set_digests(settled).into_iter().collect();
         let known = self.log.digest_after(status.settled);
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         let differing =
-            neighbour.differing(now, &status, rounds, |round| ours.get(&round).copied(), patience);
+            neighbour.differing(now, &status, rounds, |round| self.log.set_digest(round), patience);
         let diverged = known.is_some_and(|digest| digest != status.log_digest) && !neighbour.diverged;
         neighbour.diverged |= diverged;
         neighbour.heard += 1;

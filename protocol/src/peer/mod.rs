@@ -273,17 +273,10 @@ impl Peer {
         self.replica.state_digest()
     }
 
-    /// The digest of everything that C is made of: the settled history and the open sets folded so far.
-    /// Peers with equal log digests hold equal coefficients.
+    /// The digest of everything that C is made of: the history up to the own round, if all sets settled as they
+    /// are now. Peers in the same round with equal log digests hold equal coefficients.
     pub fn log_digest(&self) -> Digest {
-        let mut bytes = Vec::new();
-        for (round, digest) in self.log.set_digests(self.log.settled()) {
-            if round < self.round {
-                bytes.extend(round.to_le_bytes());
-                bytes.extend(digest.0);
-            }
-        }
-        Digest::of("swarm position 1", &[&self.log.log_digest().0, &bytes])
+        self.log.expected_digest(self.round).unwrap_or_default()
     }
 
     /// Number of connected peers of the same swarm.

@@ -297,7 +297,7 @@ impl Peer {
     /// A peer that has done its rounds stays until every neighbour is as far and holds the same sets,
     /// in two statuses in a row: what it knows may be known to nobody else yet.
     fn continue_finishing(&mut self, now: Time) {
-        let ours: BTreeMap<u64, Digest> = self.log.set_digests(self.log.settled()).into_iter().collect();
+        let ours = self.log.set_digests(self.log.settled());
         let (settled, round) = (self.log.settled(), self.round);
         let Phase::Finishing { agreed, since } = &mut self.phase else { return };
         agreed.retain(|peer, _| self.neighbours.iter().any(|(neighbour, _)| neighbour == peer));
@@ -309,14 +309,14 @@ impl Peer {
                     Role::Joining => false,
                     Role::Replica | Role::Finishing => true,
                 };
-                let theirs: BTreeMap<u64, Digest> = status.open.iter().copied().collect();
                 let from = settled.max(status.settled);
                 // Equal open sets on top of different histories are no agreement, and a history that
                 // cannot be compared (too old, or beyond our own round) is none either.
                 let known = Some(status.settled).filter(|settled| *settled <= round);
                 let history = known.and_then(|settled| self.log.expected_digest(settled));
                 let there = there && history == Some(status.log_digest);
-                there && (from..round).all(|at| ours.get(&at) == theirs.get(&at))
+                let open = |(at, _): &&(u64, Digest)| (from..round).contains(at);
+                there && ours.iter().filter(open).eq(status.open.iter().filter(open))
             });
             if !same {
                 agreed.remove(peer);

@@ -41,6 +41,8 @@ struct Settled {
 #[derive(Default)]
 struct Seen {
     settled: u64,
+    /// Of its log.
+    changes: Option<u64>,
     sets: Vec<(u64, Digest)>,
     /// It was joining: what it fetches then is no news.
     joining: bool,
@@ -149,10 +151,16 @@ impl Invariants {
     /// Looks at a peer after something happened to it; `folded` tells that its C has changed.
     pub(crate) fn look(&mut self, now: Time, at: usize, peer: &Peer, folded: bool) -> Result<(), Violation> {
         let log = peer.log();
+        let joining = peer.role() == Role::Joining;
+        let seen = &mut self.seen[at];
+        // A new log counts from the beginning, with another number of settled rounds.
+        let now_at = Some(log.changes());
+        if !folded && joining == seen.joining && now_at == seen.changes && log.settled() == seen.settled {
+            return Ok(());
+        }
+        seen.changes = now_at;
         let settled = log.settled();
         let sets = log.set_digests(settled);
-        let seen = &mut self.seen[at];
-        let joining = peer.role() == Role::Joining;
         let before = seen.settled;
         if sets != seen.sets || settled != before {
             if !joining && !seen.joining {
