@@ -95,6 +95,11 @@ impl Coefficients {
         }
     }
 
+    /// The first coefficient that is not the same in `other`, if any.
+    pub fn first_difference(&self, other: &Self) -> Option<usize> {
+        self.values.iter().zip(other.values()).position(|(ours, theirs)| ours != theirs)
+    }
+
     /// The first coefficient whose magnitude exceeds [`FAULT`], if any.
     pub fn first_fault(&self) -> Option<usize> {
         self.values.iter().position(|value| value.unsigned_abs() > FAULT.unsigned_abs())

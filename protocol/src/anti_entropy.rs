@@ -48,6 +48,10 @@ pub struct Neighbour {
     differs: BTreeMap<u64, Time>,
     /// Whether a differing history has been reported.
     pub diverged: bool,
+    /// The checkpoint of its that was found to be wrong.
+    pub disputed: Option<Digest>,
+    /// Whether it has been asked for what it knows of us and we do not.
+    pub claim_heard: bool,
     /// Attempts to join at it that led nowhere.
     pub failed_joins: u32,
 }
@@ -70,6 +74,8 @@ impl Neighbours {
                 next_status: now,
                 differs: BTreeMap::new(),
                 diverged: false,
+                disputed: None,
+                claim_heard: false,
                 failed_joins: 0,
             });
         }

@@ -123,6 +123,13 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Whether C here still is what the manifest says.
+    pub fn is_intact(&self) -> bool {
+        Digest::of_state(self.state.values()) == self.manifest.state
+    }
+}
+
 /// The last few checkpoints, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoints {
@@ -147,6 +154,12 @@ impl Checkpoints {
     /// All, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Held> {
         self.held.iter()
+    }
+
+    /// Puts `held` in the place of the one after `settled` rounds, and drops those after it.
+    pub fn replace(&mut self, settled: u64, held: Held) {
+        self.held.retain(|old| old.checkpoint.settled < settled);
+        self.held.push_back(held);
     }
 
     /// Drops all but those after at most `settled` rounds.

@@ -30,6 +30,21 @@ pub struct Replica {
     late_deltas: u64,
 }
 
+/// Folds what `log` holds of `round` into `state`.
+pub fn fold_round(
+    layout: &Layout,
+    rule: &Rule,
+    checks: &dyn Checks,
+    log: &RoundLog,
+    round: u64,
+    state: &mut Coefficients,
+) {
+    let unpack = |delta: &Arc<Delta>| checks.unpack(layout, rule, &delta.header().body_hash, &delta.body);
+    let sparse: Vec<Arc<SparseDelta>> = log.deltas(round).map(unpack).collect();
+    let set: Vec<&SparseDelta> = sparse.iter().map(Arc::as_ref).collect();
+    state.fold(layout, &set, Direction::In, &mut []);
+}
+
 impl Replica {
     /// A replica whose C is `settled`, the coefficients after all rounds that the log calls settled.
     pub fn new(layout: Arc<Layout>, rule: Rule, settled: Coefficients, checks: Arc<dyn Checks>) -> Self {
@@ -73,6 +88,20 @@ impl Replica {
         let sparse = self.unpack(deltas);
         let set: Vec<&SparseDelta> = sparse.iter().map(Arc::as_ref).collect();
         self.coefficients.fold(&self.layout, &set, direction, &mut self.touched);
+    }
+
+    /// Takes over the counts of a replica that this one replaces.
+    pub fn take_counts(&mut self, other: &Self) {
+        (self.deltas_folded, self.late_deltas) = other.folded_counts();
+    }
+
+    /// Flips one bit of a coefficient, as a faulty memory would.
+    pub(crate) fn flip_bit(&mut self, index: usize, bit: u32) {
+        let mut values = self.coefficients.values().to_vec();
+        if let Some(value) = values.get_mut(index) {
+            *value ^= 1i32.wrapping_shl(bit);
+        }
+        self.coefficients = Coefficients::new(values);
     }
 
     fn unpack(&self, deltas: &[Arc<Delta>]) -> Vec<Arc<SparseDelta>> {

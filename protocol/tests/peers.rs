@@ -239,6 +239,40 @@ fn a_restart_from_an_old_snapshot_never_signs_a_round_twice() {
 }
 
 #[test]
+fn a_folder_from_an_old_backup_signs_nothing_that_the_swarm_has_from_it() {
+    for seed in 0..6 {
+        let mut world = World::new(seed);
+        for _ in 0..3 {
+            world.add(Part { stop_before: Some(60), ..FOUNDER });
+        }
+        world.run_for(10);
+        let (snapshot, outbox) = (world.peers[2].snapshot(), world.outboxes[2].clone());
+        // The others train for long: when it comes back, they are where it signed already.
+        (world.speed[0], world.speed[1]) = (12_000, 12_000);
+        world.run_for(8);
+        let signed = world.outboxes[2].len();
+        assert!(signed > outbox.len());
+        world.stop(2);
+        // Training takes less time than a status, so without waiting it would sign first.
+        world.speed[2] = 1;
+        let part = Part { found_after: Some(Duration::from_secs(5)), stop_before: Some(60), ..JOINER };
+        let mut peer =
+            Peer::new(world.now, world.genesis(), Identity::from_secret(&World::secret(2)), part).unwrap();
+        peer.restore(world.now, snapshot, &outbox).unwrap();
+        world.restart(2, peer);
+        world.run_for(30);
+        (world.speed[0], world.speed[1]) = (700, 700);
+        world.run_for(120);
+        assert_eq!(world.finished.len(), 3, "seed {seed}");
+        world.assert_agreement(&[0, 1, 2]);
+        assert!(world.outboxes[2].len() > signed, "seed {seed}: it goes on publishing");
+        let void =
+            |reports: &[Report]| reports.iter().any(|report| matches!(report, Report::Equivocation { .. }));
+        assert!(world.reports.iter().all(|reports| !void(reports)), "seed {seed}: a round was signed twice");
+    }
+}
+
+#[test]
 fn a_restored_peer_is_the_same_peer() {
     let mut world = World::new(8);
     for _ in 0..2 {

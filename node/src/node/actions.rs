@@ -214,6 +214,17 @@ impl Node {
                 "most authors have another history: {rounds} settled rounds are given up for theirs; what this device \
                  learned stays with it and is published again"
             ),
+            Report::Fault { settled, parameter, index, fatal } => {
+                let what = format!(
+                    "this device computed something else than the swarm's deltas make: after {settled} settled rounds                      parameter {parameter} (coefficient {index}) was wrong"
+                );
+                if fatal {
+                    bail!(
+                        "{what}, and it is not the first time. Its memory or processor cannot be relied on: test the                          memory, undo any overclocking, and start again. What was shared is right; what this device                          learned since may not be"
+                    );
+                }
+                tracing::error!("{what}. It has been mended from the deltas; if it happens again, the node stops");
+            }
             Report::Equivocation { author, round } => {
                 tracing::warn!("author {author:.8} signed two deltas for round {round}: neither counts");
             }

@@ -140,6 +140,18 @@ pub enum Report {
         /// How many.
         rounds: u64,
     },
+    /// This device computed something else than the sets make: a fault of its memory or processor. It has been
+    /// mended.
+    Fault {
+        /// Number of settled rounds of the checkpoint that was wrong.
+        settled: u64,
+        /// The first parameter that differed.
+        parameter: String,
+        /// The first coefficient that differed.
+        index: usize,
+        /// It was not the first time: this device must not go on.
+        fatal: bool,
+    },
     /// A neighbour's settled history differs from ours.
     Diverged {
         /// The neighbour.

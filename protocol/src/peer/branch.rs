@@ -26,6 +26,7 @@ use crate::Time;
 use crate::delta::{Delta, SignedHeader};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
+use crate::ledger::Fate;
 use crate::wire::{Request, Response, Role};
 
 use super::join::{History, Stage};
@@ -88,7 +89,10 @@ impl Peer {
         };
         let candidates = self.neighbours.iter().filter_map(|(peer, neighbour)| {
             let (status, _) = neighbour.status.as_ref()?;
-            let fit = status.role != Role::Joining && differs(status.settled, status.log_digest);
+            let other = majority.is_some_and(|majority| {
+                majority.settled == status.settled && majority.digest != status.log_digest
+            });
+            let fit = status.role != Role::Joining && !other && differs(status.settled, status.log_digest);
             (fit && !tried.contains(peer)).then_some((status.round, *peer))
         });
         // The furthest first: joining there needs no second join right after.
@@ -254,6 +258,11 @@ impl Peer {
     pub(super) fn settle_accounts(&mut self) {
         self.spare.clear();
         let Some(given_up) = self.given_up.take() else { return };
+        // Whatever became of looking for another history, this is the one now.
+        let undecided =
+            |(round, _, fate): &(u64, Digest, Fate)| *fate == Fate::GivenUp && *round < self.log.settled();
+        let rounds: Vec<u64> = self.ledger.fates().filter(undecided).map(|(round, ..)| round).collect();
+        rounds.into_iter().for_each(|round| self.close_account(round));
         let counts = |(round, id): &(u64, Digest)| {
             self.log.delta_of(*round, &self.me).is_some_and(|delta| delta.id == *id)
         };

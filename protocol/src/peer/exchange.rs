@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::Time;
 use crate::anti_entropy::{Pending, STATUS_INTERVAL};
+use crate::delta::SignedHeader;
 use crate::identity::PeerKey;
 use crate::round_log::Entry;
 use crate::wire::{MAX_HEADERS, Refusal, Request, Response, Role, Status};
@@ -41,7 +42,11 @@ impl Peer {
             self.continue_phase(now);
             return;
         };
-        match (pending, Response::decode(bytes)) {
+        let answer = Response::decode(bytes);
+        if let (Pending::Round(round), Ok(Response::Round(headers, _))) = (&pending, &answer) {
+            self.settle_claim(&peer, *round, headers);
+        }
+        match (pending, answer) {
             (Pending::Status, Ok(Response::Status(status))) => self.handle_status(now, peer, status),
             (Pending::Round(round), Ok(Response::Round(headers, proofs))) => {
                 let expected = |header: &crate::delta::Header| header.round == round;
@@ -92,10 +97,29 @@ impl Peer {
     pub(super) fn unanswered(&mut self, now: Time, peer: PeerKey, pending: Pending) {
         match pending {
             Pending::Status => {}
-            Pending::Round(_) | Pending::History => self.join_failed(now, peer),
+            Pending::Round(round) => {
+                self.settle_claim(&peer, round, &[]);
+                self.join_failed(now, peer);
+            }
+            Pending::History => self.join_failed(now, peer),
             Pending::Blob(hash) => self.piece_failed(now, peer, hash),
             Pending::Bodies(hashes) => {
                 hashes.iter().for_each(|hash| self.piece_failed(now, peer, *hash));
+            }
+        }
+    }
+
+    /// `peer` has told what it knows of a round: deltas with our own signature are never signed again.
+    fn settle_claim(&mut self, peer: &PeerKey, round: u64, headers: &[SignedHeader]) {
+        if self.claims.get(peer) != Some(&round) {
+            return;
+        }
+        self.claims.remove(peer);
+        for signed in headers {
+            let header = &signed.header;
+            let ours = header.author == self.me && header.swarm == self.swarm && header.round == round;
+            if ours && self.checks.is_signed(signed) {
+                self.next_to_sign = self.next_to_sign.max(round + 1);
             }
         }
     }
@@ -164,13 +188,17 @@ impl Peer {
         let diverged = known.is_some_and(|digest| digest != status.log_digest) && !neighbour.diverged;
         neighbour.diverged |= diverged;
         neighbour.heard += 1;
+        let outside = matches!(self.phase, Phase::Seeking { .. } | Phase::Joining(_));
+        let unheard =
+            outside && claimed > self.next_to_sign && !std::mem::replace(&mut neighbour.claim_heard, true);
         let joining = status.role == Role::Joining;
         // Rounds that are open here and settled there are not among its open sets; its history tells whether
         // we lack something of them.
         let behind = self.log.settled()..status.settled.min(self.round);
-        let theirs = Some(status.log_digest);
-        let lacking = behind.end == status.settled && self.log.expected_digest(status.settled) != theirs;
+        let digest = Some(status.log_digest);
+        let lacking = behind.end == status.settled && self.log.expected_digest(status.settled) != digest;
         let settled = status.settled;
+        let theirs = status.checkpoint;
         neighbour.status = Some((status, now));
         if diverged && !joining {
             self.report(Report::Diverged { peer, settled });
@@ -180,7 +208,13 @@ impl Peer {
             self.count_bases(self.round.saturating_sub(1));
             self.seek_majority(now);
         }
-        if matches!(self.phase, Phase::Seeking { .. } | Phase::Joining(_)) {
+        if outside {
+            // A folder that was restored from an old backup: nothing is signed before this is known. Each
+            // neighbour is asked once, so nobody can hold it up for long.
+            if unheard {
+                self.ask_round(now, peer, claimed - 1);
+                self.claims.insert(peer, claimed - 1);
+            }
             return;
         }
         if matches!(self.phase, Phase::Training | Phase::Waiting { .. }) && self.is_left_behind() {
@@ -188,6 +222,9 @@ impl Peer {
             // residual.
             self.phase = Phase::Seeking { since: now };
             return;
+        }
+        if let Some(checkpoint) = theirs {
+            self.compare_state(now, peer, &checkpoint);
         }
         if claimed > self.next_to_sign {
             // A claim alone proves nothing; a delta with our signature does.

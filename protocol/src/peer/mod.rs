@@ -18,6 +18,7 @@
 //! * `exchange` talks with neighbours: statuses, rounds. `blobs` pulls and serves bytes by their hash,
 //!   `transfer` whole checkpoints.
 //! * [`rounds`] advances: sign, wait, fold, settle, checkpoint, finish.
+//! * `faults` notices that what was computed here is not what the sets make.
 //! * `branch` keeps all histories one: it takes up the majority's where ours differs.
 //! * `join` brings a newcomer, or somebody who was away, to where the swarm is.
 
@@ -26,6 +27,7 @@ mod admission;
 mod blobs;
 mod branch;
 mod exchange;
+mod faults;
 mod join;
 pub mod rounds;
 pub mod snapshot;
@@ -101,11 +103,17 @@ pub struct Peer {
     /// A checkpoint that is being fetched, also while another source is looked for.
     transfer: Option<transfer::Transfer>,
     ledger: Ledger,
+    /// Own mistakes so far, and the last checkpoint that was computed again and came out the same.
+    faults: u32,
+    verified: Option<Checkpoint>,
     /// Deltas that left the log while another history is fetched: most of them are in that one too.
     spare: HashMap<Digest, Arc<Delta>>,
     phase: Phase,
     round: u64,
     next_to_sign: u64,
+    /// Neighbours that have said, before this peer took part, that it signed more than it knows of, and the
+    /// rounds that they have been asked for.
+    claims: BTreeMap<PeerKey, u64>,
     /// The history that most authors have, if it is not ours.
     majority: Option<branch::Majority>,
     given_up: Option<Box<branch::GivenUp>>,
@@ -153,11 +161,14 @@ impl Peer {
             checkpoints: Checkpoints::default(),
             transfer: None,
             ledger: Ledger::default(),
+            faults: 0,
+            verified: None,
             spare: HashMap::new(),
             start,
             phase: Phase::Seeking { since: now },
             round: 0,
             next_to_sign: 0,
+            claims: BTreeMap::new(),
             majority: None,
             given_up: None,
             met_others: false,
@@ -364,6 +375,11 @@ impl Peer {
             Phase::Joining(_) => self.transfer.as_ref()?.progress(),
             _ => None,
         }
+    }
+
+    /// C at the beginning of the swarm.
+    fn origin(&self) -> Option<Coefficients> {
+        Some(initial::coefficients(&self.genesis, &self.layout))
     }
 
     fn report(&mut self, report: Report) {

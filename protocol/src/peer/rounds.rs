@@ -55,6 +55,11 @@ impl Peer {
             return;
         }
         self.alone = false;
+        if !self.claims.is_empty() {
+            // It may have signed this round already: another stretch of training until that is known.
+            self.actions.push_back(Action::StartRound(self.round));
+            return;
+        }
         let swarm = self.membership.swarm_round(self.round).unwrap_or(0);
         let reach = self.pacer.reach(now).min(self.longest_jump());
         let target = swarm.min(self.round.saturating_add(reach));
@@ -249,6 +254,7 @@ impl Peer {
                 self.log.settle_next();
                 let settled = self.log.settled();
                 self.close_account(settled - 1);
+                self.ledger.forget(settled.saturating_sub(self.longest_memory()));
                 self.count_bases(settled - 1);
                 self.replica.settle(settled);
                 if settled.is_multiple_of(every) {
@@ -277,8 +283,13 @@ impl Peer {
         self.actions.push_back(Action::Checkpoint(settled));
     }
 
+    /// Rounds after which nothing that is known of one can change.
+    fn longest_memory(&self) -> u64 {
+        u64::from(self.genesis.rounds.retention) + u64::from(self.genesis.rounds.window)
+    }
+
     /// `round` has settled: what became of the own delta?
-    fn close_account(&mut self, round: u64) {
+    pub(super) fn close_account(&mut self, round: u64) {
         let part = match self.log.entry(round, &self.me) {
             Some(Entry::Delta(delta)) => Part::Counts(delta.id),
             Some(Entry::Void(_)) => Part::Void,
@@ -290,8 +301,6 @@ impl Peer {
             (Some(ledger::Entry::Take), Some(body)) => self.actions.push_back(Action::Take { round, body }),
             _ => {}
         }
-        let rounds = &self.genesis.rounds;
-        self.ledger.forget(round.saturating_sub(u64::from(rounds.retention) + u64::from(rounds.window)));
     }
 
     /// A peer that has done its rounds stays until every neighbour is as far and holds the same sets,

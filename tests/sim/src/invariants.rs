@@ -356,9 +356,11 @@ impl Invariants {
         for (round, id, fate) in peer.fates() {
             let folded = outcome.folded.contains(&id);
             let back = given_back.contains(&round);
+            // It took a checkpoint over that round: its last word about it is from another history.
+            let unseen = round < peer.log().held_from();
             let right = match fate {
                 Fate::Settled => folded && !back,
-                Fate::Returned => !folded && back,
+                Fate::Returned => back && (!folded || unseen),
                 Fate::Open | Fate::GivenUp => round >= peer.log().settled() && !back,
                 // It may be in C or not: that round's set has not been seen here.
                 Fate::Kept | Fate::Forfeited => !back,
