@@ -163,6 +163,18 @@ struct SettingsFlags {
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stragglers: Vec<f64>,
+    /// So many learners, the last ones, are cut off from the others for a while [default: 0].
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_off: Option<u32>,
+    /// From this round on [default: 20].
+    #[arg(long, value_name = "ROUND")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_from: Option<u64>,
+    /// For so many rounds [default: 100].
+    #[arg(long, value_name = "ROUNDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_rounds: Option<u64>,
     /// So many learners, the last ones, are hostile [default: 0].
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]

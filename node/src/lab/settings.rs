@@ -128,6 +128,10 @@ pub(crate) struct Settings {
     pub(crate) lost: f64,
     /// Share of the steps that each learner manages, from the first on; the others manage all.
     pub(crate) stragglers: Vec<f64>,
+    /// The last so many learners are cut off from the others for `cut_rounds` rounds from `cut_from` on.
+    pub(crate) cut_off: u32,
+    pub(crate) cut_from: u64,
+    pub(crate) cut_rounds: u64,
     /// The last so many learners are hostile.
     pub(crate) attackers: u32,
     pub(crate) attack: Attack,
@@ -170,6 +174,9 @@ impl Default for Settings {
             late_rounds: 8,
             lost: 0.0,
             stragglers: Vec::new(),
+            cut_off: 0,
+            cut_from: 20,
+            cut_rounds: 100,
             attackers: 0,
             attack: Attack::Flip,
         }
@@ -208,11 +215,16 @@ impl Settings {
         within("late", settings.late, 0.0, 1.0)?;
         within("late-rounds", settings.late_rounds.into(), 1.0, f64::from(settings.window()) - 1.0)?;
         within("lost", settings.lost, 0.0, 1.0)?;
+        // The others are the larger side, whose history stays.
+        let smaller = settings.learners.saturating_sub(1) / 2;
+        within("cut-off", settings.cut_off.into(), 0.0, smaller.into())?;
+        within("cut-rounds", settings.cut_rounds as f64, 1.0, 1e9)?;
         within("attackers", settings.attackers.into(), 0.0, f64::from(settings.learners))?;
         settings.stragglers.iter().try_for_each(|&share| within("stragglers", share, 0.0, 1.0))?;
         if settings.method != Method::Swarm {
             let weather = settings.late > 0.0 || settings.lost > 0.0 || settings.attackers > 0;
-            ensure!(!weather, "late, lost and attackers are for the method swarm alone");
+            let weather = weather || settings.cut_off > 0;
+            ensure!(!weather, "late, lost, cut-off and attackers are for the method swarm alone");
         }
         Ok(settings)
     }
@@ -453,6 +465,7 @@ mod tests {
             ("[[run]]\nmodel = \"tiny\"", "nano"),
             ("[[run]]\nmethod = \"local\"\nlate = 0.3", "late"),
             ("[[run]]\nlate = 1.5", "late"),
+            ("[[run]]\nlearners = 4\ncut-off = 2", "cut-off"),
             ("[[run]]\nk = []", "empty list"),
             ("[[run]]\nseed = 1\n[[run]]\nseed = 1", "the same"),
             ("[sweep]\nat = [0.5, 0.1]\nkeep = 0.5", "sweep.at"),

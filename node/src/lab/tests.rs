@@ -116,6 +116,29 @@ fn all_views_agree_once_everything_has_arrived() {
 }
 
 #[test]
+fn who_was_cut_off_takes_up_the_history_of_the_others_and_keeps_its_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let around = around(dir.path());
+    let settings =
+        Settings { learners: 3, cut_off: 1, cut_from: 1, cut_rounds: 3, ..settings(Method::Swarm) };
+    let shards = around.text.shards(&around.texts, 3).unwrap();
+    tch::set_num_threads(1);
+    let mut team = super::team::team(&settings, &shards, tch::Device::Cpu).unwrap();
+    let parted = |team: &mut Box<dyn super::team::Team>| {
+        let held = team.state().unwrap().coefficients;
+        (held[0] != held[1], held[0] != held[2])
+    };
+    let mut rounds = Vec::new();
+    for round in 0..6 {
+        team.round(super::team::Orders { round, rate: 1.0, steps: 1, k: 64 }).unwrap();
+        rounds.push(parted(&mut team));
+    }
+    // Cut off in rounds 1 to 3, back at the end of the last of them.
+    let cut = (false, true);
+    assert_eq!(rounds, [(false, false), cut, cut, (false, false), (false, false), (false, false)]);
+}
+
+#[test]
 fn a_sweep_stops_the_hopeless_and_is_done_when_run_again() {
     let dir = tempfile::tempdir().unwrap();
     let around = around(dir.path());

@@ -223,7 +223,9 @@ impl Node {
                         "{what}, and it is not the first time. Its memory or processor cannot be relied on: test the                          memory, undo any overclocking, and start again. What was shared is right; what this device                          learned since may not be"
                     );
                 }
-                tracing::error!("{what}. It has been mended from the deltas; if it happens again, the node stops");
+                tracing::error!(
+                    "{what}. It has been mended from the deltas; if it happens again, the node stops"
+                );
             }
             Report::Equivocation { author, round } => {
                 tracing::warn!("author {author:.8} signed two deltas for round {round}: neither counts");

@@ -5,6 +5,10 @@
 //! the learners' sets and so their Cs may differ; a delta that comes late changes the fold of its round
 //! from the old set's to the new set's, in integers. After [`Settings::window`] rounds a round settles,
 //! and a delta that never arrived anywhere returns to its author's residual.
+//!
+//! Learners that were cut off have a history of their own by then. The larger side's is everybody's
+//! afterwards; those of the smaller one keep their models, and their residuals take up the difference
+//! ([`Member::rebase`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -134,7 +138,10 @@ impl Swarm {
                 let has = |author: &usize| {
                     let arrived = weather.arrival(round, *author, receiver) <= now || settles;
                     let lost = weather.loses(round, *author) && (*author != receiver || settles);
-                    arrived && !lost && deltas.get(*author).is_some_and(|delta| !delta.is_empty())
+                    // Once they are back, rounds of the cut are what the larger side holds.
+                    let side = if weather.is_healed(now) { 0 } else { receiver };
+                    let linked = weather.linked(round, *author, side);
+                    arrived && !lost && linked && deltas.get(*author).is_some_and(|delta| !delta.is_empty())
                 };
                 let set: Vec<u32> = (0..deltas.len()).filter(has).map(|author| author as u32).collect();
                 if set == *folded {
@@ -161,6 +168,21 @@ impl Swarm {
             member.fold(shared.clone(), touched)?;
         }
         self.open = self.open.split_off(&(now + 2).saturating_sub(window));
+        self.heal(now)
+    }
+
+    /// Those who were cut off up to this round take up the history of the others.
+    fn heal(&mut self, now: u64) -> Result<()> {
+        let everything = vec![true; self.layout.tiles().len()];
+        for at in self.weather.coming_back(now, self.members.len()) {
+            let common = self.shared[0].clone();
+            let before = std::mem::replace(&mut self.shared[at], common.clone());
+            self.members[at].rebase(&before, &common)?;
+            self.members[at].fold(common, &everything)?;
+            for open in self.open.values_mut() {
+                open.folded[at] = open.folded[0].clone();
+            }
+        }
         Ok(())
     }
 

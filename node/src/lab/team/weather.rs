@@ -1,4 +1,4 @@
-//! What the network does to deltas: which arrive late, and which not at all.
+//! What the network does to deltas: which arrive late, which not at all, and who is cut off for a while.
 //!
 //! Every fate is a hash of the seed, the round, the author and the receiver. So it depends on nothing that
 //! happened before, two methods meet the same weather, and there is no state to save.
@@ -12,6 +12,9 @@ pub(super) struct Weather {
     late: f64,
     late_rounds: u64,
     lost: f64,
+    /// The first learner that is cut off, and the rounds in which it is.
+    cut_off: usize,
+    cut: (u64, u64),
 }
 
 impl Weather {
@@ -21,12 +24,34 @@ impl Weather {
             late: settings.late,
             late_rounds: settings.late_rounds.into(),
             lost: settings.lost,
+            cut_off: (settings.learners - settings.cut_off) as usize,
+            cut: match settings.cut_off {
+                0 => (0, 0),
+                _ => (settings.cut_from, settings.cut_from.saturating_add(settings.cut_rounds)),
+            },
         }
     }
 
     /// Whether every delta arrives at once.
     pub(super) fn is_fine(&self) -> bool {
         self.late == 0.0 && self.lost == 0.0
+    }
+
+    /// Whether there is a link between the two in this round.
+    pub(super) fn linked(&self, round: u64, a: usize, b: usize) -> bool {
+        let cut = (self.cut.0..self.cut.1).contains(&round);
+        !cut || (a >= self.cut_off) == (b >= self.cut_off)
+    }
+
+    /// Whether those who were cut off have taken up the history of the others before the end of this round.
+    pub(super) fn is_healed(&self, round: u64) -> bool {
+        round >= self.cut.1
+    }
+
+    /// The learners that come back at the end of this round.
+    pub(super) fn coming_back(&self, round: u64, learners: usize) -> std::ops::Range<usize> {
+        let over = self.cut.0 < self.cut.1 && round + 1 == self.cut.1;
+        if over { self.cut_off..learners } else { 0..0 }
     }
 
     /// Whether the author's delta of this round reaches nobody.
