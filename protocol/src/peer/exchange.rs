@@ -48,12 +48,14 @@ impl Peer {
         }
         match (pending, answer) {
             (Pending::Status, Ok(Response::Status(status))) => self.handle_status(now, peer, status),
-            (Pending::Round(round), Ok(Response::Round(headers, proofs))) => {
+            (pending @ Pending::Round(round), Ok(Response::Round(headers, proofs))) => {
                 let expected = |header: &crate::delta::Header| header.round == round;
                 let most = self.genesis.rule.publishers as usize;
                 let fits = headers.len() + proofs.len() <= most.min(MAX_HEADERS);
-                if !fits || !headers.iter().all(|signed| expected(&signed.header)) {
+                let mut all = headers.iter().chain(proofs.iter().map(|proof| &proof.0));
+                if !fits || !all.all(|signed| expected(&signed.header)) {
                     self.strike("round response about something else", peer);
+                    self.unanswered(now, peer, pending);
                 } else if !self.may_say(&peer, round) {
                     // Asked before the join that is under way.
                 } else {
