@@ -170,7 +170,23 @@ impl Peer {
         Response::Round(headers, proofs)
     }
 
+    /// Whether a peer that keeps to the rules could be there: what is said further than that would only be
+    /// kept, or reckoned with.
+    fn is_possible(&self, status: &Status) -> bool {
+        let rounds = &self.genesis.rounds;
+        // Who takes back what it has settled holds these open for a while.
+        let open = rounds.retention as usize + 3 * rounds.window as usize;
+        status.round <= u64::MAX / 2
+            && status.settled <= status.round
+            && status.checkpoint.is_none_or(|checkpoint| checkpoint.settled <= status.settled)
+            && status.open.len() <= open
+    }
+
     fn handle_status(&mut self, now: Time, peer: PeerKey, status: Status) {
+        if !self.is_possible(&status) {
+            self.strike("impossible status", peer);
+            return;
+        }
         self.met_others = true;
         let claimed = status.your_next_round;
         let settled = self.log.settled();
