@@ -152,6 +152,39 @@ fn a_false_proof_of_equivocation_voids_nobody() {
     honest_agree(&mut world);
 }
 
+/// A proof that is true stays true for ever, and whoever signs two headers can sign a thousand: a peer passes on
+/// one, and none about a round that is over.
+#[test]
+fn proofs_of_equivocation_are_passed_on_once() {
+    let mut world = world();
+    let (round, good) = (world.peers[0].round(), body(&world));
+    let header = |round: u64, tokens: u64| match delta(&world, round, &good, |h| h.tokens = tokens) {
+        Gossip::Delta(signed, _) => *signed,
+        Gossip::Equivocation(_) => panic!(),
+    };
+    let proof = |a, b| Gossip::Equivocation(Box::new((a, b))).encode();
+    let mut flood =
+        vec![proof(header(round, 0), header(round, 1)), proof(header(round, 1), header(round, 0))];
+    flood.extend((2..200).map(|tokens| proof(header(round, 0), header(round, tokens))));
+    let old: Vec<_> = (0..100).map(|n| proof(header(0, 2 * n), header(0, 2 * n + 1))).collect();
+    let far: Vec<_> = (0..100).map(|n| proof(header(round + 99, n), header(round + 99, n + 1))).collect();
+    let settled = world.peers[0].log().settled();
+    while world.peers[0].log().settled() == settled {
+        world.run_for(1);
+    }
+    let before = world.passed_on[0];
+    for _ in 0..2 {
+        for bytes in flood.iter().chain(&old).chain(&far) {
+            world.gossip(0, 2, bytes);
+        }
+    }
+    assert_eq!(world.passed_on[0], before + 1);
+    assert_eq!(count(&world, "proof that changes nothing"), 2 * 400 - 1);
+    let void = world.reports[0].iter().filter(|r| matches!(r, Report::Equivocation { .. }));
+    assert_eq!(void.count(), 1);
+    honest_agree(&mut world);
+}
+
 #[test]
 fn an_announced_body_that_never_comes_is_given_up() {
     let mut world = world();

@@ -9,7 +9,7 @@ use crate::Time;
 use crate::delta::{self, Delta, SignedHeader};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
-use crate::round_log::Insert;
+use crate::round_log::{Entry, Insert};
 use crate::wire::Gossip;
 
 use super::{Action, Peer, Phase, Report, Verdict};
@@ -66,9 +66,17 @@ impl Peer {
                     self.verdict(token, Verdict::Reject);
                 }
             },
+            // Whether it was in time is not ours to say about rounds that others have settled.
+            Ok(Gossip::Equivocation(proof)) if self.is_closed(proof.0.header.round) => {
+                self.refuse("proof about a round that is being caught up with", source);
+                self.verdict(token, Verdict::Ignore);
+            }
             Ok(Gossip::Equivocation(proof)) => {
-                let good = self.admit_proof(&proof, source);
-                self.verdict(token, if good { Verdict::Accept } else { Verdict::Reject });
+                let verdict = self.admit_proof(&proof, source);
+                if verdict == Verdict::Ignore {
+                    self.refuse("proof that changes nothing", source);
+                }
+                self.verdict(token, verdict);
             }
             Err(_) => {
                 self.strike("malformed gossip message", source);
@@ -264,23 +272,33 @@ impl Peer {
         inserted
     }
 
-    /// Verifies a proof of equivocation and voids the author's part. Returns whether it is a proof.
-    pub(super) fn admit_proof(&mut self, proof: &(SignedHeader, SignedHeader), source: PeerKey) -> bool {
+    /// Verifies a proof of equivocation and voids the author's part. Only a proof that changes something is
+    /// accepted: an author can sign any number of pairs, and old ones are true for ever.
+    pub(super) fn admit_proof(&mut self, proof: &(SignedHeader, SignedHeader), source: PeerKey) -> Verdict {
         let (a, b) = (&proof.0.header, &proof.1.header);
         let pair = a.author == b.author && a.round == b.round && a.id() != b.id();
         let ours = a.swarm == self.swarm && b.swarm == self.swarm;
-        let signed = |signed| self.checks.is_signed(signed);
-        if !(pair && ours && signed(&proof.0) && signed(&proof.1)) {
+        if !(pair && ours) {
             self.strike("false proof of equivocation", source);
-            return false;
+            return Verdict::Reject;
         }
-        if self.log.insert_proof(proof, self.newest()) {
-            self.report(Report::Equivocation { author: a.author, round: a.round });
-            if a.round < self.round && self.replica.fold(&self.log, self.round) {
-                self.actions.push_back(Action::Folded);
-            }
+        let open = (self.log.settled()..=self.newest()).contains(&a.round);
+        let void = matches!(self.log.entry(a.round, &a.author), Some(Entry::Void(_)));
+        if !open || void || matches!(self.phase, Phase::Seeking { .. }) {
+            return Verdict::Ignore;
         }
-        true
+        if !(self.checks.is_signed(&proof.0) && self.checks.is_signed(&proof.1)) {
+            self.strike("false proof of equivocation", source);
+            return Verdict::Reject;
+        }
+        if !self.log.insert_proof(proof, self.newest()) {
+            return Verdict::Ignore;
+        }
+        self.report(Report::Equivocation { author: a.author, round: a.round });
+        if a.round < self.round && self.replica.fold(&self.log, self.round) {
+            self.actions.push_back(Action::Folded);
+        }
+        Verdict::Accept
     }
 
     fn verdict(&mut self, token: u64, verdict: Verdict) {
