@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use support::{FOUNDER, JOINER, World};
-use swarm_protocol::delta::Header;
+use swarm_protocol::delta::{Header, SignedHeader};
 use swarm_protocol::digest::Digest;
 use swarm_protocol::identity::Identity;
 use swarm_protocol::peer::{Part, Report};
@@ -182,6 +182,39 @@ fn proofs_of_equivocation_are_passed_on_once() {
     assert_eq!(count(&world, "proof that changes nothing"), 2 * 400 - 1);
     let void = world.reports[0].iter().filter(|r| matches!(r, Report::Equivocation { .. }));
     assert_eq!(void.count(), 1);
+    honest_agree(&mut world);
+}
+
+/// What has been passed on is not passed on again, and a copy of it with other bytes where nobody looks never.
+#[test]
+fn a_delta_is_passed_on_once_however_often_it_comes() {
+    let mut world = world();
+    let bytes = world.outboxes[1].last().unwrap().clone();
+    let Gossip::Delta(signed, Some(good)) = Gossip::decode(&bytes).unwrap() else { panic!() };
+    world.run_for(2);
+    let (before, held) = (world.passed_on[0], world.peers[0].held_deltas());
+    let known = count(&world, "delta that was here already");
+    // The author's name, but not its signature.
+    let forged = SignedHeader { signature: signed.header.sign(&hostile()).signature, ..*signed };
+    let copies = [
+        bytes,
+        Gossip::Delta(signed.clone(), None).encode(),
+        Gossip::Delta(signed.clone(), Some([&good[..], &[0; 50_000]].concat())).encode(),
+        Gossip::Delta(Box::new(forged), Some(good)).encode(),
+    ];
+    for _ in 0..50 {
+        copies.iter().for_each(|bytes| world.gossip(0, 2, bytes));
+    }
+    assert_eq!(world.passed_on[0], before);
+    assert_eq!(world.peers[0].held_deltas(), held);
+    assert_eq!(count(&world, "delta that was here already"), known + 200);
+    // Of a round that is over.
+    let old = world.outboxes[1][0].clone();
+    world.run_for(8);
+    let refused = count(&world, "delta of a settled round");
+    (0..50).for_each(|_| world.gossip(0, 2, &old));
+    assert_eq!(count(&world, "delta of a settled round"), refused + 50);
+    assert!(world.bans.is_empty(), "an honest peer may pass on what is late");
     honest_agree(&mut world);
 }
 

@@ -33,7 +33,10 @@ fn four_peers_agree_in_good_weather() {
     // Peers of equal speed publish for every round, and every delta is folded by everyone.
     for peer in &world.peers {
         assert!(peer.folded_counts().0 >= 4 * 12 - 6, "{:?}", peer.folded_counts());
-        assert!(peer.refusals().is_empty(), "{:?}", peer.refusals());
+        // Here everybody hears everything several times.
+        let refused: Vec<_> =
+            peer.refusals().keys().filter(|k| **k != "delta that was here already").collect();
+        assert!(refused.is_empty(), "{refused:?}");
     }
 }
 

@@ -56,7 +56,14 @@ impl Peer {
                     Some(body) => self.admit(now, source, *signed, body, vec![token]),
                     None => self.await_body(now, source, *signed, Some(token)),
                 },
-                Screened::Known => self.verdict(token, Verdict::Accept),
+                Screened::Known => {
+                    let news = self.is_news(&signed, body.as_deref());
+                    if !news {
+                        // Counted, but no news to the user: also a network of honest peers repeats itself.
+                        *self.refusals.entry("delta that was here already").or_insert(0) += 1;
+                    }
+                    self.verdict(token, if news { Verdict::Accept } else { Verdict::Ignore });
+                }
                 Screened::Useless(kind) => {
                     self.refuse(kind, source);
                     self.verdict(token, Verdict::Ignore);
@@ -119,6 +126,15 @@ impl Peer {
         }
         self.bodies.retain(|_, awaited| !awaited.headers.is_empty());
         tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
+    }
+
+    /// Whether a delta that is in the log may be passed on: it is the very same, not a copy with another signature
+    /// or body, and came from a neighbour's list, so that those on the other side may lack it. Once.
+    fn is_news(&mut self, signed: &SignedHeader, body: Option<&[u8]>) -> bool {
+        let (round, author) = (signed.header.round, signed.header.author);
+        let Some(held) = self.log.delta_of(round, &author) else { return false };
+        let same = held.signed == *signed && body.is_none_or(|body| *body == *held.body);
+        same && self.unpassed.remove(&(round, held.id))
     }
 
     fn screen(&self, signed: &SignedHeader) -> Screened {
@@ -239,11 +255,21 @@ impl Peer {
             tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Reject));
             return;
         }
-        let verdict = match self.insert(now, Delta { id: header.id(), signed, body: body.into() }) {
-            Insert::Added | Insert::Known | Insert::Equivocation(_) => Verdict::Accept,
-            Insert::TooOld | Insert::TooNew | Insert::Crowded => Verdict::Ignore,
+        let (round, id) = (header.round, header.id());
+        let inserted = self.insert(now, Delta { id, signed, body: body.into() });
+        if inserted == Insert::Added && tokens.is_empty() {
+            self.unpassed = self.unpassed.split_off(&(self.log.settled(), Digest::default()));
+            self.unpassed.insert((round, id));
+        }
+        let mut verdict = match inserted {
+            Insert::Added | Insert::Equivocation(_) => Verdict::Accept,
+            Insert::Known | Insert::TooOld | Insert::TooNew | Insert::Crowded => Verdict::Ignore,
         };
-        tokens.into_iter().for_each(|token| self.verdict(token, verdict));
+        // More than one: other messages with the same header. One of them is enough.
+        for token in tokens {
+            self.verdict(token, verdict);
+            verdict = Verdict::Ignore;
+        }
     }
 
     /// Puts a verified delta into the log; folds it at once if its round has been folded already.
