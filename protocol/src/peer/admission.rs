@@ -25,8 +25,9 @@ const MAX_SHARING: usize = 16;
 
 /// Verified headers whose common body is being fetched, each with the gossip messages to decide on when
 /// it is here.
-#[derive(Default)]
 pub(super) struct AwaitedBody {
+    /// What all these headers say it is.
+    length: u32,
     headers: Vec<(SignedHeader, Vec<u64>)>,
 }
 
@@ -180,8 +181,16 @@ impl Peer {
 
     fn await_body(&mut self, now: Time, source: PeerKey, signed: SignedHeader, token: Option<u64>) {
         let hash = signed.header.body_hash;
-        if !self.bodies.contains_key(&hash) && self.bodies.len() >= MAX_AWAITED {
-            self.refuse("too many bodies awaited", source);
+        let length = signed.header.body_length;
+        let refused = match self.bodies.get(&hash) {
+            // One of the headers lies. Asked for together, whoever has the body would be blamed for it.
+            Some(awaited) => {
+                (awaited.length != length).then_some("another length for a body that is awaited")
+            }
+            None => (self.bodies.len() >= MAX_AWAITED).then_some("too many bodies awaited"),
+        };
+        if let Some(kind) = refused {
+            self.refuse(kind, source);
             self.join_body_failed(signed.header.round);
             token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
             return;
@@ -191,7 +200,7 @@ impl Peer {
             self.admit(now, source, signed, body, token.into_iter().collect());
             return;
         }
-        let awaited = self.bodies.entry(hash).or_default();
+        let awaited = self.bodies.entry(hash).or_insert(AwaitedBody { length, headers: Vec::new() });
         let shared = awaited.headers.len();
         let tokens = match awaited.headers.iter_mut().find(|(held, _)| held.header == signed.header) {
             Some((_, tokens)) => Some(tokens),
@@ -205,24 +214,26 @@ impl Peer {
             Some(tokens) => tokens.extend(token),
             None => token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore)),
         }
-        self.fetch(now, hash, signed.header.body_length.into(), source);
+        self.fetch(now, hash, length.into(), source);
         if matches!(self.phase, Phase::Joining(_)) {
             for spare in self.neighbours.others(&source, SPARE_SOURCES) {
-                self.fetch(now, hash, signed.header.body_length.into(), spare);
+                self.fetch(now, hash, length.into(), spare);
             }
         }
     }
 
     /// A fetched body is here, with the right hash.
     pub(super) fn body_arrived(&mut self, now: Time, source: PeerKey, hash: Digest, body: Vec<u8>) {
-        for (signed, tokens) in self.bodies.remove(&hash).unwrap_or_default().headers {
+        let Some(awaited) = self.bodies.remove(&hash) else { return };
+        for (signed, tokens) in awaited.headers {
             self.admit(now, source, signed, body.clone(), tokens);
         }
     }
 
     /// Nobody has the body; anti-entropy may offer the header again.
     pub(super) fn body_failed(&mut self, hash: &Digest) {
-        for (signed, tokens) in self.bodies.remove(hash).unwrap_or_default().headers {
+        let Some(awaited) = self.bodies.remove(hash) else { return };
+        for (signed, tokens) in awaited.headers {
             self.join_body_failed(signed.header.round);
             tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
         }
