@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use support::{FOUNDER, JOINER, World};
-use swarm_protocol::delta::Header;
+use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
+use swarm_protocol::delta::{Header, SignedHeader};
 use swarm_protocol::digest::Digest;
 use swarm_protocol::identity::Identity;
+use swarm_protocol::packing;
 use swarm_protocol::peer::{Part, Report};
 use swarm_protocol::wire::{Gossip, Request};
 
@@ -61,6 +63,15 @@ fn body(world: &World) -> Vec<u8> {
         Gossip::Delta(_, Some(body)) => body,
         other => panic!("{other:?}"),
     }
+}
+
+/// A body that is in order, and that nobody has sent.
+fn other_body(world: &World, n: u8) -> Vec<u8> {
+    let peer = &world.peers[0];
+    let mut delta = SparseDelta::default();
+    delta.push(n.into(), Step::nearest(64.0), [Entry { position: 1, level: 2 }]);
+    let rule = &peer.genesis().rule;
+    packing::encode(peer.layout(), rule, rule.k, &delta).unwrap()
 }
 
 fn count(world: &World, kind: &str) -> u64 {
@@ -152,6 +163,72 @@ fn a_false_proof_of_equivocation_voids_nobody() {
     honest_agree(&mut world);
 }
 
+/// A proof that is true stays true for ever, and whoever signs two headers can sign a thousand: a peer passes on
+/// one, and none about a round that is over.
+#[test]
+fn proofs_of_equivocation_are_passed_on_once() {
+    let mut world = world();
+    let (round, good) = (world.peers[0].round(), body(&world));
+    let header = |round: u64, tokens: u64| match delta(&world, round, &good, |h| h.tokens = tokens) {
+        Gossip::Delta(signed, _) => *signed,
+        Gossip::Equivocation(_) => panic!(),
+    };
+    let proof = |a, b| Gossip::Equivocation(Box::new((a, b))).encode();
+    let mut flood =
+        vec![proof(header(round, 0), header(round, 1)), proof(header(round, 1), header(round, 0))];
+    flood.extend((2..200).map(|tokens| proof(header(round, 0), header(round, tokens))));
+    let old: Vec<_> = (0..100).map(|n| proof(header(0, 2 * n), header(0, 2 * n + 1))).collect();
+    let far: Vec<_> = (0..100).map(|n| proof(header(round + 99, n), header(round + 99, n + 1))).collect();
+    let settled = world.peers[0].log().settled();
+    while world.peers[0].log().settled() == settled {
+        world.run_for(1);
+    }
+    let before = world.passed_on[0];
+    for _ in 0..2 {
+        for bytes in flood.iter().chain(&old).chain(&far) {
+            world.gossip(0, 2, bytes);
+        }
+    }
+    assert_eq!(world.passed_on[0], before + 1);
+    assert_eq!(count(&world, "proof that changes nothing"), 2 * 400 - 1);
+    let void = world.reports[0].iter().filter(|r| matches!(r, Report::Equivocation { .. }));
+    assert_eq!(void.count(), 1);
+    honest_agree(&mut world);
+}
+
+/// What has been passed on is not passed on again, and a copy of it with other bytes where nobody looks never.
+#[test]
+fn a_delta_is_passed_on_once_however_often_it_comes() {
+    let mut world = world();
+    let bytes = world.outboxes[1].last().unwrap().clone();
+    let Gossip::Delta(signed, Some(good)) = Gossip::decode(&bytes).unwrap() else { panic!() };
+    world.run_for(2);
+    let (before, held) = (world.passed_on[0], world.peers[0].held_deltas());
+    let known = count(&world, "delta that was here already");
+    // The author's name, but not its signature.
+    let forged = SignedHeader { signature: signed.header.sign(&hostile()).signature, ..*signed };
+    let copies = [
+        bytes,
+        Gossip::Delta(signed.clone(), None).encode(),
+        Gossip::Delta(signed.clone(), Some([&good[..], &[0; 50_000]].concat())).encode(),
+        Gossip::Delta(Box::new(forged), Some(good)).encode(),
+    ];
+    for _ in 0..50 {
+        copies.iter().for_each(|bytes| world.gossip(0, 2, bytes));
+    }
+    assert_eq!(world.passed_on[0], before);
+    assert_eq!(world.peers[0].held_deltas(), held);
+    assert_eq!(count(&world, "delta that was here already"), known + 200);
+    // Of a round that is over.
+    let old = world.outboxes[1][0].clone();
+    world.run_for(8);
+    let refused = count(&world, "delta of a settled round");
+    (0..50).for_each(|_| world.gossip(0, 2, &old));
+    assert_eq!(count(&world, "delta of a settled round"), refused + 50);
+    assert!(world.bans.is_empty(), "an honest peer may pass on what is late");
+    honest_agree(&mut world);
+}
+
 #[test]
 fn an_announced_body_that_never_comes_is_given_up() {
     let mut world = world();
@@ -193,6 +270,76 @@ fn a_flood_of_headers_is_bounded() {
     }
     // A round holds `publishers` deltas at most, whoever they are from.
     assert!(world.peers[0].held_deltas() <= before + 64, "{}", world.peers[0].held_deltas());
+}
+
+/// A header that is not true about a body that somebody else serves: who serves it is not to blame.
+#[test]
+fn a_wrong_length_of_somebody_elses_body_is_not_blamed_on_who_has_it() {
+    let mut world = world();
+    let round = world.peers[0].round();
+    for (n, first) in [(1u8, true), (2, false)] {
+        let author = Identity::from_secret(&[100 + n; 32]);
+        let body = other_body(&world, n);
+        let header = |length: u32, name: &Identity| {
+            let Gossip::Delta(signed, _) = delta(&world, round, &body, |h| {
+                (h.author, h.body_length) = (name.public(), length);
+            }) else {
+                panic!()
+            };
+            Gossip::Delta(Box::new(signed.header.sign(name)), None).encode()
+        };
+        let (lie, truth) = (header(body.len() as u32 + 1, &hostile()), header(body.len() as u32, &author));
+        // Only the second honest peer has it.
+        let whole = match Gossip::decode(&truth).unwrap() {
+            Gossip::Delta(signed, _) => Gossip::Delta(signed, Some(body.clone())).encode(),
+            Gossip::Equivocation(_) => panic!(),
+        };
+        world.cut.insert((0, 1));
+        world.gossip(1, 2, &whole);
+        world.cut.clear();
+        let messages = if first { [(2, lie), (1, truth)] } else { [(1, truth), (2, lie)] };
+        for (from, bytes) in &messages {
+            world.gossip(0, *from, bytes);
+        }
+        world.run_for(3);
+    }
+    assert!(count(&world, "another length for a body that is awaited") >= 2);
+    assert_eq!(count(&world, "delta whose body does not match its header"), 0);
+    assert!(world.bans.is_empty(), "{:?}", world.bans);
+    honest_agree(&mut world);
+}
+
+/// Somebody announces hundreds of bodies that never come: those that others announce are fetched all the same.
+#[test]
+fn bodies_that_one_announces_and_never_sends_leave_room_for_others() {
+    let mut world = world();
+    let round = world.peers[0].round();
+    for n in 0..600u64 {
+        let author = Identity::from_secret(&Digest::of_bytes(&n.to_le_bytes()).0);
+        let Gossip::Delta(signed, _) =
+            delta(&world, round, &[1, 2, 3, n as u8, (n >> 8) as u8], |h| h.author = author.public())
+        else {
+            panic!()
+        };
+        world.gossip(0, 2, &Gossip::Delta(Box::new(signed.header.sign(&author)), None).encode());
+    }
+    // The second one's next delta, announced without its body.
+    let honest = world.outboxes[1].len();
+    world.cut.insert((0, 1));
+    while world.outboxes[1].len() == honest {
+        world.run_until(world.now + Duration::from_millis(50));
+    }
+    world.cut.clear();
+    let Gossip::Delta(signed, _) = Gossip::decode(world.outboxes[1].last().unwrap()).unwrap() else {
+        panic!()
+    };
+    world.gossip(0, 1, &Gossip::Delta(signed.clone(), None).encode());
+    world.run_for(1);
+    assert!(world.peers[0].log().delta_of(signed.header.round, &signed.header.author).is_some());
+    assert_eq!(count(&world, "too many bodies awaited"), 0);
+    // Sixteen questions at a time, and no more until they are given up.
+    assert!(world.asked[&(0, 2)] <= 40, "{:?}", world.asked);
+    honest_agree(&mut world);
 }
 
 #[test]

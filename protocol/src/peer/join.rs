@@ -442,7 +442,7 @@ impl Peer {
     /// Takes every round in order that is complete, and asks for the next ones.
     fn continue_catching_up(&mut self, now: Time, source: PeerKey, target: u64) {
         let mut next = self.log.settled();
-        let mut empty = 0;
+        let (mut empty, mut full) = (0, next);
         loop {
             let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, .. }) = &self.phase else {
                 return;
@@ -452,15 +452,21 @@ impl Peer {
                 break;
             }
             next += 1;
-            empty = if self.log.set_digest(next - 1).is_some() { 0 } else { empty + 1 };
+            if self.log.set_digest(next - 1).is_some() {
+                (empty, full) = (0, next);
+            } else {
+                empty += 1;
+            }
             if empty >= MAX_EMPTY {
                 self.strike("rounds without any delta", source);
                 self.seek_again(now, "the neighbour has nothing of the rounds that it says are over");
                 return;
             }
         }
-        // Rounds below `next` are complete, so this peer may stand there; a snapshot may stand further.
-        let reached = next.max(self.round.min(target));
+        // Rounds below `next` are complete, so this peer may stand there; a snapshot may stand further. If nobody
+        // has a delta of the last ones, the swarm has not come to them yet.
+        let reached = if next >= target { next } else { full };
+        let reached = reached.max(self.round.min(target));
         while self.round < reached {
             self.advance_to(now, self.round + 1);
             let Phase::Joining(Join { stage: Stage::CatchingUp { history, .. }, .. }) = &self.phase else {

@@ -35,7 +35,7 @@ mod transfer;
 
 pub use action::{Action, Part, Report, Verdict};
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +96,8 @@ pub struct Peer {
     neighbours: Neighbours,
     fetcher: Fetcher,
     bodies: BTreeMap<Digest, admission::AwaitedBody>,
+    /// Deltas of open rounds that came from neighbours' lists and have not been passed on.
+    unpassed: BTreeSet<(u64, Digest)>,
     /// Hashes and lengths of small blobs that are about to be asked for, by source.
     small: BTreeMap<PeerKey, Vec<(Digest, u32)>>,
     checkpoints: Checkpoints,
@@ -157,6 +159,7 @@ impl Peer {
             neighbours: Neighbours::default(),
             fetcher: Fetcher::default(),
             bodies: BTreeMap::new(),
+            unpassed: BTreeSet::new(),
             small: BTreeMap::new(),
             checkpoints: Checkpoints::default(),
             transfer: None,

@@ -76,8 +76,9 @@ impl Peer {
             }
             return Err("no neighbour has the checkpoint");
         }
+        // Who has failed too often is not asked again for having a question to answer still.
         for peer in transfer.asked.values() {
-            *load.entry(*peer).or_default() += 1;
+            load.entry(*peer).and_modify(|under_way| *under_way += 1);
         }
         let wanted: Vec<(Digest, u64)> = match &transfer.assembly {
             None => {

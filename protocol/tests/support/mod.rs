@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_optimizer::residual::Residual;
+use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::Time;
 use swarm_protocol::architecture::Architecture;
 use swarm_protocol::genesis::Genesis;
@@ -15,6 +16,7 @@ use swarm_protocol::identity::{Identity, PeerKey};
 use swarm_protocol::packing;
 use swarm_protocol::peer::rounds::Extracted;
 use swarm_protocol::peer::{Action, Part, Peer, Report, Verdict};
+use swarm_protocol::wire::{Request, Response};
 
 pub const FOUNDER: Part = Part { trains: true, found_after: Some(Duration::ZERO), stop_before: None };
 pub const JOINER: Part = Part { trains: true, found_after: None, stop_before: None };
@@ -35,6 +37,19 @@ pub fn genesis() -> Arc<Genesis> {
     genesis.rounds.grace_ms = 500;
     genesis.validate().unwrap();
     Arc::new(genesis)
+}
+
+/// What a liar answers to a question, given what its state machine would have answered; `None`: nothing, ever.
+/// A status that it sends by itself goes through here as well, as the answer to that status.
+pub type Lie = Box<dyn FnMut(&Request, Response) -> Option<Response>>;
+
+/// What went from one peer to another as answers.
+#[derive(Clone, Copy, Default)]
+pub struct Served {
+    pub answers: u64,
+    pub bytes: u64,
+    /// Of them, bytes of blobs that were asked for one at a time: checkpoints and large bodies.
+    pub blobs: u64,
 }
 
 enum Event {
@@ -64,12 +79,22 @@ pub struct World {
     pub cut: BTreeSet<(usize, usize)>,
     /// Milliseconds that a round's training takes, a peer.
     pub speed: Vec<u64>,
+    /// Peers whose answers are not what their state machine says.
+    pub lies: BTreeMap<usize, Lie>,
+    /// Answers by who gave them and who asked, and questions by who asked and who was asked.
+    pub served: BTreeMap<(usize, usize), Served>,
+    pub asked: BTreeMap<(usize, usize), u64>,
+    /// How often a peer has passed on what another one had let go of, and sent something of its own.
+    pub passed_on: Vec<u64>,
+    pub published: Vec<u64>,
+    /// Deltas are a few numbers, so that a large model costs no time.
+    pub sparse: bool,
     genesis: Arc<Genesis>,
     queue: BTreeMap<(Time, u64), Event>,
     sequence: u64,
     random: u64,
     wakes: Vec<Option<Time>>,
-    tokens: BTreeMap<u64, (usize, u64)>,
+    tokens: BTreeMap<u64, (usize, u64, Vec<u8>)>,
     gossip: BTreeMap<u64, (usize, usize, Vec<u8>)>,
 }
 
@@ -93,6 +118,12 @@ impl World {
             duplication: 0,
             cut: BTreeSet::new(),
             speed: Vec::new(),
+            lies: BTreeMap::new(),
+            served: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            passed_on: Vec::new(),
+            published: Vec::new(),
+            sparse: false,
             genesis,
             queue: BTreeMap::new(),
             sequence: 0,
@@ -132,6 +163,8 @@ impl World {
         self.returned.push(BTreeSet::new());
         self.wakes.push(None);
         self.speed.push(700);
+        self.passed_on.push(0);
+        self.published.push(0);
         self.connect(at);
         at
     }
@@ -173,6 +206,11 @@ impl World {
         self.connect(at);
     }
 
+    /// Connects a running peer with all that it is not cut off from.
+    pub fn plug_in(&mut self, at: usize) {
+        self.connect(at);
+    }
+
     /// Puts a new state machine in a stopped peer's place.
     pub fn restart(&mut self, at: usize, peer: Peer) {
         self.peers[at] = peer;
@@ -188,7 +226,7 @@ impl World {
     fn connect(&mut self, at: usize) {
         let key = self.peers[at].key();
         for other in 0..self.peers.len() {
-            if other != at && self.alive[other] {
+            if other != at && self.linked(at, other) {
                 let other_key = self.peers[other].key();
                 self.peers[other].handle_connected(self.now, key);
                 self.peers[at].handle_connected(self.now, other_key);
@@ -237,9 +275,13 @@ impl World {
                     self.outboxes[at].push(bytes);
                     self.peers[at].handle_persisted(self.now, round);
                 }
-                Action::Publish(bytes) => self.flood(at, at, &bytes),
+                Action::Publish(bytes) => {
+                    self.published[at] += 1;
+                    self.flood(at, at, &bytes);
+                }
                 Action::Verdict { token, verdict } => {
                     let (from, origin, bytes) = self.gossip.remove(&token).unwrap();
+                    self.passed_on[at] += u64::from(verdict == Verdict::Accept);
                     if verdict == Verdict::Accept && from == origin {
                         // One more hop is enough in a full mesh, and it is how bodies meet twice.
                         self.flood(at, origin, &bytes);
@@ -247,20 +289,33 @@ impl World {
                 }
                 Action::Request { peer, id, bytes } => {
                     let to = self.index(peer);
+                    *self.asked.entry((at, to)).or_default() += 1;
+                    let Some(bytes) = self.boast(at, bytes) else { continue };
                     if self.linked(at, to) {
                         let delay = self.delay();
                         self.schedule(delay, Event::Request { to, from: at, id, bytes });
                     }
                 }
                 Action::Respond { token, bytes } => {
-                    let (to, id) = self.tokens.remove(&token).unwrap();
+                    let (to, id, question) = self.tokens.remove(&token).unwrap();
+                    let Some(bytes) = self.answer(at, &question, bytes) else { continue };
+                    let served = self.served.entry((at, to)).or_default();
+                    served.answers += 1;
+                    served.bytes += bytes.len() as u64;
+                    if matches!(Response::decode(&bytes), Ok(Response::Blob { .. })) {
+                        served.blobs += bytes.len() as u64;
+                    }
                     if self.linked(at, to) {
                         let delay = self.delay();
                         self.schedule(delay, Event::Response { to, from: at, id, bytes });
                     }
                 }
                 Action::Report(report) => self.reports[at].push(report),
-                Action::Ban { peer, .. } => self.bans.push((at, peer)),
+                Action::Ban { peer, .. } => {
+                    self.bans.push((at, peer));
+                    let other = self.index(peer);
+                    self.disconnect(at, other);
+                }
                 Action::Finished => {
                     self.finished.insert(at);
                 }
@@ -282,8 +337,36 @@ impl World {
         }
     }
 
+    /// What `at` answers to `question` instead of `honest`, if it lies.
+    fn answer(&mut self, at: usize, question: &[u8], honest: Vec<u8>) -> Option<Vec<u8>> {
+        let Some(lie) = self.lies.get_mut(&at) else { return Some(honest) };
+        match (Request::decode(question), Response::decode(&honest)) {
+            (Ok(question), Ok(answer)) => lie(&question, answer).map(|answer| answer.encode()),
+            _ => Some(honest),
+        }
+    }
+
+    /// What `at` says of itself instead of `question`, if it lies.
+    fn boast(&mut self, at: usize, question: Vec<u8>) -> Option<Vec<u8>> {
+        let Some(lie) = self.lies.get_mut(&at) else { return Some(question) };
+        let Ok(Request::Status(status)) = Request::decode(&question) else { return Some(question) };
+        match lie(&Request::Status(status.clone()), Response::Status(status)) {
+            Some(Response::Status(status)) => Some(Request::Status(status).encode()),
+            _ => None,
+        }
+    }
+
     fn extract(&mut self, at: usize, round: u64, k: u32) {
         let layout = self.peers[at].layout().clone();
+        if self.sparse {
+            let entry = Entry { position: self.below(16) as u16, level: 1 };
+            let mut delta = SparseDelta::default();
+            delta.push(self.below(layout.tiles().len() as u64) as u32, Step::nearest(64.0), vec![entry]);
+            let body = packing::encode(&layout, &self.genesis.rule, k, &delta).unwrap();
+            let extracted = Extracted { round, body, tokens: 64, loss_before: 2.0, loss_after: 1.9 };
+            self.peers[at].handle_extracted(self.now, extracted);
+            return;
+        }
         let values = (0..layout.len()).map(|_| (self.below(2001) as f32 - 1000.0) * 1e-5).collect();
         let mut residual = Residual::from_values(&layout, values).unwrap();
         let rule = self.genesis.rule;
@@ -307,10 +390,33 @@ impl World {
     pub fn request(&mut self, to: usize, from: usize, bytes: &[u8]) {
         self.sequence += 1;
         let token = self.sequence;
-        self.tokens.insert(token, (from, token));
+        self.tokens.insert(token, (from, token, bytes.to_vec()));
         let key = self.peers[from].key();
         self.peers[to].handle_request(self.now, key, token, bytes);
         self.act(to);
+    }
+
+    /// All that was served to `to`, by everybody.
+    pub fn served_to(&self, to: usize) -> Served {
+        let all = self.served.iter().filter(|((_, at), _)| *at == to).map(|(_, served)| served);
+        all.fold(Served::default(), |sum, one| Served {
+            answers: sum.answers + one.answers,
+            bytes: sum.bytes + one.bytes,
+            blobs: sum.blobs + one.blobs,
+        })
+    }
+
+    /// How often `at` has refused something of this kind.
+    pub fn refused(&self, at: usize, kind: &str) -> u64 {
+        self.peers[at].refusals().get(kind).copied().unwrap_or(0)
+    }
+
+    /// Asserts that `at` has banned none but those in `bad`.
+    pub fn assert_only_banned(&self, bad: &[usize]) {
+        for (at, banned) in &self.bans {
+            let who = self.index(*banned);
+            assert!(bad.contains(&who) || bad.contains(at), "peer {at} has banned peer {who}");
+        }
     }
 
     /// Runs until `until` or until nothing is left to happen.
@@ -353,7 +459,7 @@ impl World {
             Event::Request { to, from, id, bytes } if self.linked(to, from) => {
                 self.sequence += 1;
                 let token = self.sequence;
-                self.tokens.insert(token, (from, id));
+                self.tokens.insert(token, (from, id, bytes.clone()));
                 let key = self.peers[from].key();
                 self.peers[to].handle_request(now, key, token, &bytes);
                 to

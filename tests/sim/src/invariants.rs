@@ -23,6 +23,7 @@ use swarm_protocol::wire::Role;
 use swarm_protocol::{initial, packing};
 
 use crate::options::Options;
+use crate::sabotage::Sabotage;
 use crate::violation::{Invariant, Violation};
 
 /// Remembered pairs of sets and bits; twice as many at most.
@@ -64,6 +65,7 @@ pub(crate) struct Invariants {
     first_fold: BTreeMap<u64, Time>,
     last_change: BTreeMap<u64, Time>,
     parting: Option<String>,
+    pub(crate) sabotage: Option<Sabotage>,
     pub(crate) parted: u64,
     pub(crate) most_held: usize,
 }
@@ -119,6 +121,7 @@ impl Invariants {
             first_fold: BTreeMap::new(),
             last_change: BTreeMap::new(),
             parting: None,
+            sabotage: None,
             parted: 0,
             most_held: 0,
         }
@@ -181,7 +184,8 @@ impl Invariants {
             {
                 self.settled(now, at, peer, count)?;
             }
-            let held = peer.held_deltas();
+            let hoard = if self.sabotage == Some(Sabotage::Hoard) { self.held_bound() } else { 0 };
+            let held = peer.held_deltas() + hoard;
             self.most_held = self.most_held.max(held);
             if held > self.held_bound() {
                 let detail = format!("peer {at} holds {held} deltas; {} are allowed", self.held_bound());
@@ -208,7 +212,12 @@ impl Invariants {
             bytes.extend(digest.0);
         }
         let key = Digest::of_bytes(&bytes);
-        let state = peer.state_digest();
+        let mut state = peer.state_digest();
+        if at == 1 && self.sabotage == Some(Sabotage::FlipCoefficient) {
+            let mut values = peer.coefficients().values().to_vec();
+            values[0] ^= 1;
+            state = Digest::of_state(&values);
+        }
         let known = self.bits.iter().find_map(|map| map.get(&key)).copied();
         match known {
             Some((same, _)) if same == state => Ok(()),
@@ -263,7 +272,12 @@ impl Invariants {
             return Ok(());
         }
         let round = count - 1;
-        let deltas: Vec<Arc<Delta>> = log.deltas(round).cloned().collect();
+        let mut deltas: Vec<Arc<Delta>> = log.deltas(round).cloned().collect();
+        match self.sabotage {
+            Some(Sabotage::AdmitTwice) => deltas.extend(deltas.first().cloned()),
+            Some(Sabotage::ForgetDelta) => drop(deltas.pop()),
+            _ => {}
+        }
         let void = void(peer, round);
         if let Some(wrong) = self.wrong(round, &deltas, deltas.len() + void.len()) {
             let detail = format!("round {round} as peer {at} settled it: {wrong}");

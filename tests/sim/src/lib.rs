@@ -37,12 +37,14 @@ mod options;
 mod queue;
 mod random;
 mod remembered;
+mod sabotage;
 mod summary;
 mod trainer;
 mod violation;
 mod world;
 
 pub use options::{Attack, Options};
+pub use sabotage::Sabotage;
 pub use summary::{Progress, Summary};
 pub use violation::{Error, Invariant, Violation};
 
@@ -52,4 +54,15 @@ pub use violation::{Error, Invariant, Violation};
 /// [`Error::Options`] for options that make no sense, [`Error::Violation`] if an invariant does not hold.
 pub fn run(options: &Options, progress: impl FnMut(Progress)) -> Result<Summary, Error> {
     world::World::new(options)?.run(progress)
+}
+
+/// The same, but something goes wrong: for tests of what notices it.
+///
+/// # Errors
+/// As for [`run`].
+#[doc(hidden)]
+pub fn run_with(options: &Options, sabotage: Sabotage) -> Result<Summary, Error> {
+    let mut world = world::World::new(options)?;
+    world.sabotage(sabotage);
+    world.run(|_| ())
 }

@@ -29,6 +29,7 @@ use crate::options::{Attack, Options};
 use crate::queue::{Event, Queue, Who};
 use crate::random::{Random, secret};
 use crate::remembered::Remembered;
+use crate::sabotage::Sabotage;
 use crate::summary::{Progress, Summary};
 use crate::trainer::Trainer;
 use crate::violation::{Error, Invariant, Violation};
@@ -104,6 +105,7 @@ pub(crate) struct World {
     /// Nobody comes or goes any more: since when.
     ending: Option<Time>,
     agreeing: u32,
+    sabotage: Option<Sabotage>,
 }
 
 impl World {
@@ -133,11 +135,18 @@ impl World {
             summary: Summary::default(),
             ending: None,
             agreeing: 0,
+            sabotage: None,
         };
         for at in 0..options.peers {
             world.add_place(at);
         }
         Ok(world)
+    }
+
+    /// Lets something go wrong in this run.
+    pub(crate) fn sabotage(&mut self, sabotage: Sabotage) {
+        self.sabotage = Some(sabotage);
+        self.invariants.sabotage = Some(sabotage);
     }
 
     fn add_place(&mut self, at: usize) {
@@ -207,7 +216,10 @@ impl World {
         if restore {
             let outbox: Vec<Vec<u8>> = self.places[at].outbox.iter().cloned().collect();
             let restored = match self.places[at].snapshot.take() {
-                Some(Saved { snapshot, checkpoints, given_back }) => {
+                Some(Saved { mut snapshot, checkpoints, given_back }) => {
+                    if self.sabotage == Some(Sabotage::SpoilSnapshot) {
+                        snapshot.position.swarm = Digest::default();
+                    }
                     self.places[at].given_back = given_back;
                     peer.restore(now, snapshot, &outbox).map(|()| {
                         for (manifest, state) in checkpoints {
@@ -308,6 +320,11 @@ impl World {
 
     /// Once a second: whether all is done, and whether it takes too long.
     fn look(&mut self) -> Result<bool, Violation> {
+        if self.sabotage == Some(Sabotage::BanHonest)
+            && let Some(other) = self.network.neighbours(0).first().copied()
+        {
+            self.ban(0, other, QUIET, "sabotage")?;
+        }
         self.queue.after(LOOK, Event::Look);
         for at in 0..self.places.len() {
             if self.places[at].peer.is_some() {

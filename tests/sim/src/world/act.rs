@@ -11,6 +11,7 @@ use crate::attacks;
 use crate::network::{Kind, Message};
 use crate::options::Attack;
 use crate::queue::{Event, Who};
+use crate::sabotage::Sabotage;
 use crate::violation::{Invariant, Violation};
 
 use super::{Published, World};
@@ -27,6 +28,14 @@ const HOARD: usize = 64;
 impl World {
     pub(super) fn step(&mut self, event: Event) -> Result<(), Violation> {
         match event {
+            Event::Gossip { to: Who { at: 1, .. }, .. }
+            | Event::Request { to: Who { at: 1, .. }, .. }
+            | Event::Response { to: Who { at: 1, .. }, .. }
+                if self.sabotage == Some(Sabotage::Deafen) =>
+            {
+                Ok(())
+            }
+            Event::Trained(..) if self.sabotage == Some(Sabotage::Freeze) => Ok(()),
             Event::Wake(who) => {
                 if !self.is_there(who) || self.places[who.at].wake != Some(self.queue.now()) {
                     return Ok(());
@@ -156,11 +165,7 @@ impl World {
                 Action::Report(report) => self.places[at].report = Some(report),
                 Action::Ban { peer, duration, reason } => {
                     let Some(other) = self.index.get(&peer).map(|who| who.at) else { continue };
-                    if self.is_honest(at) && self.is_honest(other) {
-                        let detail = format!("peer {at} bans peer {other}: {reason}");
-                        return Err(self.violated(Invariant::HonestNotBanned, vec![at, other], detail));
-                    }
-                    self.cut_off(at, other, duration)?;
+                    self.ban(at, other, duration, reason)?;
                 }
                 Action::Finished => self.places[at].finished = true,
                 Action::Return { round, body } => {
@@ -198,9 +203,30 @@ impl World {
         Ok(())
     }
 
+    /// The peer at `at` wants nothing to do with `other` for `duration`.
+    pub(super) fn ban(
+        &mut self,
+        at: usize,
+        other: usize,
+        duration: Duration,
+        reason: &str,
+    ) -> Result<(), Violation> {
+        if self.is_honest(at) && self.is_honest(other) {
+            let detail = format!("peer {at} bans peer {other}: {reason}");
+            return Err(self.violated(Invariant::HonestNotBanned, vec![at, other], detail));
+        }
+        self.cut_off(at, other, duration)
+    }
+
     fn persist(&mut self, at: usize, round: u64, bytes: Vec<u8>) -> Result<(), Violation> {
         if let (true, Ok(Gossip::Delta(signed, _))) = (self.is_honest(at), Gossip::decode(&bytes)) {
             let (author, id) = (signed.header.author, signed.header.id());
+            if self.sabotage == Some(Sabotage::SignTwice) {
+                self.signed.insert((author, round), Default::default());
+            }
+            if self.sabotage == Some(Sabotage::GiveBack) {
+                self.places[at].given_back.insert(round);
+            }
             if self.signed.insert((author, round), id).is_some_and(|other| other != id) {
                 let detail = format!("peer {at} has signed two deltas for round {round}");
                 return Err(self.violated(Invariant::SignedOnce, vec![at], detail));
