@@ -88,11 +88,8 @@ mod tests {
         let text = fork.to_toml();
         let read = Genesis::parse(&text).unwrap();
         assert_eq!((&read, read.swarm_id()), (&fork, fork.swarm_id()));
-        let changes: [fn(&mut Parent); 3] = [
-            |parent| parent.swarm.0[0] ^= 1,
-            |parent| parent.settled += 1,
-            |parent| parent.state.0[31] ^= 1,
-        ];
+        let changes: [fn(&mut Parent); 3] =
+            [|parent| parent.swarm.0[0] ^= 1, |parent| parent.settled += 1, |parent| parent.state.0[31] ^= 1];
         for change in changes {
             let mut other = fork.clone();
             other.parent.as_mut().map(change).unwrap();
