@@ -3,12 +3,14 @@
 #[cfg(feature = "train")]
 mod alone;
 mod bootstrap;
+mod fork;
 #[cfg(feature = "train")]
 mod generate;
 mod id;
 #[cfg(feature = "train")]
 mod lab;
 mod new;
+mod rules;
 #[cfg(feature = "train")]
 mod run;
 mod sim;
@@ -38,6 +40,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     New(new::New),
+    Fork(fork::Fork),
     #[cfg(feature = "train")]
     Run(run::Run),
     Bootstrap(bootstrap::Bootstrap),
@@ -65,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
         .init();
     let done = match cli.command {
         Command::New(command) => command.execute(),
+        Command::Fork(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Run(command) => command.execute(),
         Command::Bootstrap(command) => command.execute(),

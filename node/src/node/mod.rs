@@ -212,6 +212,13 @@ pub(crate) async fn run(
     );
     tracing::info!("whatever the others do: {}", Bounds::new(&genesis, snapshot_interval)?);
     node.peer.set_stop(target);
+    if !node.peer.has_state() {
+        node.looking = "this swarm is a fork: looking for a peer that has its starting model".into();
+        tracing::info!(
+            "this swarm is a fork, and its starting model is not in this folder: it is fetched from the first peer \
+             that has it. The node in the folder that swarm fork made is one; name its address with --bootstrap"
+        );
+    }
     let ended = node.drive(&mut events, snapshot_interval).await;
     let closed = node.close(ended).await;
     let _ = node.network.send(net::Command::Shutdown).await;

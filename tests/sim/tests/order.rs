@@ -147,7 +147,9 @@ impl Listener {
                     let nothing = Extracted { round, body, tokens: 0, loss_before: 0.0, loss_after: 0.0 };
                     self.peer.handle_extracted(self.now, nothing);
                 }
-                Action::Report(Report::Refused { kind, .. }) if kind != "delta of a round that is full" => panic!("refused: {kind}"),
+                Action::Report(Report::Refused { kind, .. }) if kind != "delta of a round that is full" => {
+                    panic!("refused: {kind}")
+                }
                 _ => {}
             }
         }
