@@ -108,10 +108,10 @@ fn fork_says_what_is_wrong() -> Result<()> {
     let wrong = format!("state = \"{}\"", "0".repeat(64));
     fs::create_dir(place.path("wrong"))?;
     fs::copy(place.path("new/start"), place.path("wrong/start"))?;
-    place.file("wrong/genesis.toml", genesis.replacen(state, &wrong, 1))?;
-    let run = |dir| [&RUN[..], &["--dir", dir, "--data", "young.txt", "--rounds", "1"]].concat();
+    place.file("wrong.toml", genesis.replacen(state, &wrong, 1))?;
+    let run = [&RUN[..], &["--dir", "wrong", "--genesis", "wrong.toml", "--data", "young.txt"]].concat();
     place
-        .swarm(run("wrong"))?
+        .swarm(run)?
         .refused(1, &["the swarm in wrong cannot begin", "but the genesis names", "swarm fork"])?;
     let alone =
         ["alone", "--genesis", "new/genesis.toml", "--data", "young.txt", "--dir", "a", "--tokens", "1"];

@@ -24,7 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use libp2p::Multiaddr;
 use swarm_protocol::genesis::Genesis;
 
-use crate::net::parse_address;
+use crate::net::{Rate, parse_address};
 use crate::node::{self, Ended};
 use crate::store::{self, Store};
 
@@ -120,6 +120,13 @@ struct NodeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 300,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     snapshot_seconds: u32,
+
+    /// Most bytes a second that are sent of what others ask for: the model, for those who join, and deltas of
+    /// more than 64 kB, this node's own included (so that less than these take comes late, or not at all).
+    /// Such as 200kB or 1.5MB, at least 10kB. What cannot be sent soon is refused, and fetched elsewhere.
+    /// Small messages, which keep the swarm together, always go out. Default: no limit.
+    #[arg(long, value_name = "RATE")]
+    max_upload: Option<Rate>,
 }
 
 impl NodeArgs {
@@ -152,6 +159,7 @@ impl NodeArgs {
             rounds: None,
             validates: false,
             snapshot_interval: std::time::Duration::from_secs(self.snapshot_seconds.into()),
+            max_upload: self.max_upload,
         })
     }
 }
