@@ -234,9 +234,14 @@ impl Assembly {
         (here as u64 * 4, self.coefficients as u64 * 4)
     }
 
+    /// Whether all chunks are here.
+    pub fn is_complete(&self) -> bool {
+        self.parts.len() == self.manifest.chunks.len()
+    }
+
     /// C, if all chunks are here and make the state that the manifest names.
     pub fn finish(&self) -> Option<Coefficients> {
-        if self.parts.len() != self.manifest.chunks.len() {
+        if !self.is_complete() {
             return None;
         }
         let values: Vec<i32> = self.parts.values().flatten().copied().collect();

@@ -4,6 +4,10 @@
 //! hash to the **swarm id**; peers of different swarm ids never mix. A peer's own choices (threads,
 //! addresses, data) are not in it.
 
+mod parent;
+
+pub use parent::Parent;
+
 use serde::{Deserialize, Serialize};
 use swarm_optimizer::layout::Layout;
 use thiserror::Error;
@@ -24,6 +28,9 @@ pub enum GenesisError {
     /// A value outside its range.
     #[error("the genesis is not usable: {0}")]
     Value(String),
+    /// Coefficients that are not this swarm's starting point.
+    #[error("{0}")]
+    Start(String),
 }
 
 /// All rules of a swarm.
@@ -34,7 +41,7 @@ pub struct Genesis {
     pub version: u32,
     /// A name for people; it is part of the swarm id.
     pub name: String,
-    /// From which the common starting point C0 is drawn.
+    /// From which the common starting point C0 is drawn, unless there is a parent.
     pub seed: u64,
     /// The model.
     pub model: Architecture,
@@ -44,6 +51,10 @@ pub struct Genesis {
     pub training: Training,
     /// How time is cut into rounds.
     pub rounds: Rounds,
+    /// The swarm whose model is the starting point. Left out of the canonical bytes where there is none, so
+    /// that such a swarm has the id that it always had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
 }
 
 /// How deltas are formed and folded.
@@ -182,6 +193,7 @@ impl Genesis {
                 min_round_ms: 500,
                 grace_ms: 10_000,
             },
+            parent: None,
         }
     }
 
@@ -229,7 +241,8 @@ impl Genesis {
              checkpoint_every = {checkpoint_every}    # rounds\n\
              round_ms = {round_ms}        # a slow device sends what it has after this\n\
              min_round_ms = {min_round_ms}      # no round is shorter\n\
-             grace_ms = {grace_ms}        # longest wait for the others, at most a tenth of the round\n",
+             grace_ms = {grace_ms}        # longest wait for the others, at most a tenth of the round\n\
+             {parent}",
             id = self.swarm_id(),
             count = m.parameter_count(),
             vocabulary = m.vocabulary,
@@ -258,6 +271,7 @@ impl Genesis {
             round_ms = rounds.round_ms,
             min_round_ms = rounds.min_round_ms,
             grace_ms = rounds.grace_ms,
+            parent = self.parent.map(Parent::to_toml).unwrap_or_default(),
         )
     }
 
@@ -331,6 +345,7 @@ impl Genesis {
         range("rounds.min_round_ms", w.min_round_ms, 1, 86_400_000)?;
         range("rounds.round_ms", w.round_ms, w.min_round_ms, 86_400_000)?;
         range("rounds.grace_ms", w.grace_ms, 0, w.round_ms)?;
+        self.parent.as_ref().map_or(Ok(()), Parent::validate)?;
         self.layout().map(drop).map_err(|error| error.to_string())
     }
 }

@@ -1,4 +1,5 @@
-//! C0: the common starting point of a swarm, drawn from the genesis seed by integer arithmetic only.
+//! C0: the common starting point of a swarm, drawn from the genesis seed by integer arithmetic only, or
+//! (a fork) the state of another swarm that the genesis names by its digest.
 //!
 //! An orthonormal DCT maps independent normal values to independent normal values of the same
 //! variance, so the starting *coefficients* are drawn directly and no float transform is needed: every
@@ -13,14 +14,50 @@ use swarm_optimizer::coefficients::Coefficients;
 use swarm_optimizer::layout::Layout;
 
 use crate::architecture::Init;
-use crate::genesis::Genesis;
+use crate::digest::Digest;
+use crate::genesis::{Genesis, GenesisError};
 
 /// Units of a coefficient per model unit, as a power of two.
 const UNIT_BITS: u32 = 20;
 /// Uniform integers added up for one normal value; their variance is then 2^32.
 const SUMMANDS: usize = 12;
 
-/// Draws C0 for `genesis`; `layout` must be the genesis' own.
+/// C0 of `genesis`, as far as it is known: a fork's must be `imported`, and is verified. `layout` must be the
+/// genesis' own.
+///
+/// # Errors
+/// `imported` is not what the genesis names, or it names nothing to import.
+pub fn start(
+    genesis: &Genesis,
+    layout: &Layout,
+    imported: Option<Coefficients>,
+) -> Result<Option<Coefficients>, GenesisError> {
+    match (genesis.parent, imported) {
+        (None, None) => Ok(Some(coefficients(genesis, layout))),
+        (None, Some(_)) => Err(GenesisError::Start(
+            "a starting point was given, but this swarm draws its own from the seed: its genesis has no [parent]"
+                .into(),
+        )),
+        (Some(_), None) => Ok(None),
+        (Some(parent), Some(c0)) => {
+            let state = Digest::of_state(c0.values());
+            if c0.values().len() != layout.len() || state != parent.state {
+                return Err(GenesisError::Start(format!(
+                    "the starting point given has {} coefficients and state {state:.16}, but the genesis names {} \
+                     with state {:.16}: use the one that swarm fork wrote beside this genesis, or take the model \
+                     from another peer",
+                    c0.values().len(),
+                    layout.len(),
+                    parent.state
+                )));
+            }
+            Ok(Some(c0))
+        }
+    }
+}
+
+/// Draws C0 from the seed of `genesis`; `layout` must be the genesis' own. A fork starts elsewhere: see
+/// [`start`].
 pub fn coefficients(genesis: &Genesis, layout: &Layout) -> Coefficients {
     let mut values = vec![0i32; layout.len()];
     for (parameter, place) in genesis.model.parameters().iter().zip(layout.parameters()) {
@@ -57,7 +94,7 @@ pub fn coefficients(genesis: &Genesis, layout: &Layout) -> Coefficients {
 mod tests {
     use super::*;
     use crate::architecture::Architecture;
-    use crate::digest::Digest;
+    use crate::genesis::Parent;
     use swarm_optimizer::residual::{Transforms, model};
 
     #[test]
@@ -71,6 +108,26 @@ mod tests {
         let mut other = genesis;
         other.seed += 1;
         assert_ne!(Digest::of_state(coefficients(&other, &layout).values()), digest);
+    }
+
+    #[test]
+    fn a_fork_starts_with_what_its_genesis_names() {
+        let plain = Genesis::new("garden", Architecture::preset("nano").unwrap(), 5);
+        let layout = plain.layout().unwrap();
+        let c0 = coefficients(&plain, &layout);
+        assert_eq!(start(&plain, &layout, None).unwrap().unwrap().values(), c0.values());
+        assert!(start(&plain, &layout, Some(c0.clone())).unwrap_err().to_string().contains("[parent]"));
+        let mut trained = c0.values().to_vec();
+        trained[7] += 1;
+        let parent = Parent { swarm: plain.swarm_id(), settled: 8, state: Digest::of_state(&trained) };
+        let fork = Genesis { parent: Some(parent), ..plain };
+        assert!(start(&fork, &layout, None).unwrap().is_none());
+        let taken = start(&fork, &layout, Some(Coefficients::new(trained.clone()))).unwrap().unwrap();
+        assert_eq!(taken.values(), trained);
+        for wrong in [c0.values().to_vec(), trained[1..].to_vec()] {
+            let error = start(&fork, &layout, Some(Coefficients::new(wrong))).unwrap_err().to_string();
+            assert!(error.contains("swarm fork"), "{error}");
+        }
     }
 
     #[test]

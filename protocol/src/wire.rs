@@ -45,6 +45,9 @@ pub const MAX_BODIES: usize = 128;
 /// Most headers that a round response carries.
 pub const MAX_HEADERS: usize = 4096;
 
+/// Kinds of responses that are bulk: bodies, and parts of checkpoints. A message's second byte is its kind.
+pub const BULK: [u8; 2] = [34, 37];
+
 /// Why bytes are not a message.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum WireError {

@@ -248,6 +248,8 @@ fn flags_that_make_no_sense_are_named() -> Result<()> {
         Refusal(&["--threads", "few"], MISUSED, &["'few'", "--threads"]),
         Refusal(&["--device", "tpu"], MISUSED, &["'tpu'", "auto, cpu, cuda, mps"]),
         Refusal(&["--seed", "random"], MISUSED, &["'random'", "--seed"]),
+        Refusal(&["--max-upload", "1mb"], MISUSED, &["'1mb'", "--max-upload", "200kB"]),
+        Refusal(&["--max-upload", "1kB"], MISUSED, &["'1kB'", "at least 10 kB"]),
         Refusal(&["--colour", "red"], MISUSED, &["--colour"]),
     ] {
         case.check(&place, &before)?;

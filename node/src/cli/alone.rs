@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 use swarm_optimizer::residual::{Transforms, model};
@@ -57,6 +57,12 @@ impl Alone {
         with_passive_openmp(threads)?;
         set_threads(threads)?;
         let genesis = store::read_genesis(&self.genesis)?;
+        ensure!(
+            genesis.parent.is_none(),
+            "{} is of a fork, which starts from its parent's model: swarm alone starts from the seed. Compare with \
+             a genesis without [parent]",
+            self.genesis.display()
+        );
         let corpus = self.learning.corpus(&genesis)?;
         let validation = self.learning.validation(&genesis)?;
         std::fs::create_dir_all(&self.dir)

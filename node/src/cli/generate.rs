@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use swarm_optimizer::residual::{Residual, Transforms, model};
 use swarm_protocol::peer::{Part, Peer};
@@ -68,6 +68,11 @@ impl Generate {
         let next_to_sign = snapshot.core.position.next_to_sign;
         peer.restore(Duration::ZERO, snapshot.core, &outbox)
             .map_err(|error| anyhow!("the snapshot in {} cannot be used: {error}", self.dir.display()))?;
+        ensure!(
+            peer.has_state(),
+            "{} holds no model yet: this node was stopped before it found a peer that has the swarm's",
+            self.dir.display()
+        );
         let layout = peer.layout().clone();
         let residual = match snapshot.trainer.filter(|_| !self.shared) {
             Some(mut state) => {

@@ -30,6 +30,9 @@ impl Id {
             println!("swarm id: {}", genesis.swarm_id());
             println!("name: {}", genesis.name);
             println!("parameters: {}", genesis.model.parameter_count());
+            if let Some(parent) = genesis.parent {
+                println!("parent: {} after {} rounds", parent.swarm, parent.settled);
+            }
         }
         if let Some(dir) = &self.dir {
             let (genesis, key) = Store::look(dir)?;

@@ -3,12 +3,14 @@
 #[cfg(feature = "train")]
 mod alone;
 mod bootstrap;
+mod fork;
 #[cfg(feature = "train")]
 mod generate;
 mod id;
 #[cfg(feature = "train")]
 mod lab;
 mod new;
+mod rules;
 #[cfg(feature = "train")]
 mod run;
 mod sim;
@@ -22,7 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use libp2p::Multiaddr;
 use swarm_protocol::genesis::Genesis;
 
-use crate::net::parse_address;
+use crate::net::{Rate, parse_address};
 use crate::node::{self, Ended};
 use crate::store::{self, Store};
 
@@ -38,6 +40,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     New(new::New),
+    Fork(fork::Fork),
     #[cfg(feature = "train")]
     Run(run::Run),
     Bootstrap(bootstrap::Bootstrap),
@@ -65,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
         .init();
     let done = match cli.command {
         Command::New(command) => command.execute(),
+        Command::Fork(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Run(command) => command.execute(),
         Command::Bootstrap(command) => command.execute(),
@@ -116,6 +120,13 @@ struct NodeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 300,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     snapshot_seconds: u32,
+
+    /// Most bytes a second that are sent of what others ask for: the model, for those who join, and deltas of
+    /// more than 64 kB, this node's own included (so that less than these take comes late, or not at all).
+    /// Such as 200kB or 1.5MB, at least 10kB. What cannot be sent soon is refused, and fetched elsewhere.
+    /// Small messages, which keep the swarm together, always go out. Default: no limit.
+    #[arg(long, value_name = "RATE")]
+    max_upload: Option<Rate>,
 }
 
 impl NodeArgs {
@@ -148,6 +159,7 @@ impl NodeArgs {
             rounds: None,
             validates: false,
             snapshot_interval: std::time::Duration::from_secs(self.snapshot_seconds.into()),
+            max_upload: self.max_upload,
         })
     }
 }

@@ -235,6 +235,7 @@ mod tests {
             max_gossip,
             max_request: 1,
             max_response: 1,
+            max_upload: None,
         };
         let names = Names::new(&[1; 32]);
         for size in [0, 1, 64 * 1024, 1 << 20] {

@@ -18,7 +18,8 @@
 //!            Event (bounded)         ├ bootstrap   the addresses the user gave: dial, back off, report
 //!                                    ├ outbox      the event queue and what happens when it is full
 //!                                    ├ peers       who is connected, and whether they belong
-//!                                    └ tokens      what the core still owes an answer to
+//!                                    ├ tokens      what the core still owes an answer to
+//!                                    └ upload      answers that wait, if bulk is limited
 //! ```
 //!
 //! # Why it cannot deadlock
@@ -39,6 +40,7 @@ mod peers;
 mod service;
 mod tokens;
 mod transport;
+mod upload;
 
 #[cfg(test)]
 mod tests;
@@ -59,6 +61,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 #[cfg(test)]
 use address::peer_key;
 pub(crate) use address::{parse_address, peer_id};
+pub(crate) use upload::Rate;
 
 /// Commands waiting for the network task.
 const COMMAND_QUEUE: usize = 64;
@@ -84,6 +87,8 @@ pub(crate) struct Config {
     pub(crate) max_request: usize,
     /// The largest response, in bytes.
     pub(crate) max_response: usize,
+    /// How fast responses that are bulk are sent.
+    pub(crate) max_upload: Option<Rate>,
 }
 
 /// What the core asks of the network.
@@ -114,6 +119,8 @@ pub(crate) enum Command {
         token: u64,
         /// The response, at most [`Config::max_response`] bytes.
         bytes: Vec<u8>,
+        /// Whether it is bulk: subject to [`Config::max_upload`], it may be sent later or not at all.
+        bulk: bool,
     },
     /// Disconnect a peer and refuse it until `duration` has passed.
     Ban {

@@ -1,11 +1,11 @@
 //! The one task that drives libp2p: network events and commands in, events and dials out.
 //!
-//! The loop in [`Service::run`] waits for four things at once and for none of them alone: the network, a
-//! command, room in the event queue, and a half-second tick for whatever is due (bootstrap addresses, bans
+//! The loop in [`Service::run`] waits for five things at once and for none of them alone: the network, a
+//! command, room in the event queue, the turn of an answer that waits, and a half-second tick for whatever is due (bootstrap addresses, bans
 //! that end, peers that never identified themselves, looking for more peers). Everything it handles, it
 //! handles without waiting, so neither a busy core nor a hostile peer can stop it. What peers can make it
 //! hold is bounded: connections by the limits in `behaviour`, unjudged payloads and unanswered requests by
-//! `tokens`, events by `outbox`.
+//! `tokens`, events by `outbox`, answers that wait by `upload`.
 //!
 //! `membership` handles connections, `exchange` gossip and requests.
 
@@ -39,6 +39,7 @@ use super::{
     peers::Peers,
     tokens::Tokens,
     transport,
+    upload::Upload,
 };
 
 /// How often what is due is looked for.
@@ -69,7 +70,9 @@ pub(super) struct Service {
     bans: HashMap<PeerId, Instant>,
     /// What gossip awaits a verdict: the payload's id and who passed it on.
     unjudged: Tokens<(gossipsub::MessageId, PeerId)>,
-    unanswered: Tokens<ResponseChannel<Vec<u8>>>,
+    unanswered: Tokens<(PeerKey, ResponseChannel<Vec<u8>>)>,
+    /// Bulk that waits for its turn.
+    uploads: Upload<(ResponseChannel<Vec<u8>>, Vec<u8>)>,
     requests: HashMap<OutboundRequestId, (PeerKey, u64)>,
 }
 
@@ -115,6 +118,7 @@ impl Service {
             bans: HashMap::new(),
             unjudged: Tokens::new(UNJUDGED),
             unanswered: Tokens::new(UNANSWERED),
+            uploads: Upload::new(config.max_upload, now),
             requests: HashMap::new(),
         })
     }
@@ -136,6 +140,7 @@ impl Service {
                     Some(command) => self.on_command(command),
                 },
                 drained = self.outbox.drain() => if drained.is_err() { break },
+                () = until(self.uploads.due()) => self.send_due(Instant::now()),
                 _ = tick.tick() => self.on_tick(Instant::now()),
             }
         }
@@ -166,7 +171,7 @@ impl Service {
             Command::Publish(bytes) => self.publish(bytes),
             Command::Verdict { token, verdict } => self.judge(token, verdict),
             Command::Request { peer, id, bytes } => self.request(peer, id, bytes),
-            Command::Respond { token, bytes } => self.respond(token, bytes),
+            Command::Respond { token, bytes, bulk } => self.respond(token, bytes, bulk, Instant::now()),
             Command::Ban { peer, duration, reason } => match address::peer_id(&peer) {
                 Some(peer) => self.ban(peer, duration, &reason, Instant::now()),
                 None => tracing::warn!(%reason, "cannot ban a peer whose key is no ed25519 key"),
@@ -287,6 +292,14 @@ impl Service {
         for address in addresses {
             self.outbox.offer(Event::BootstrapConnected { address });
         }
+    }
+}
+
+/// Waits until then; for ever if there is nothing to wait for.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -30,6 +30,7 @@ fn config(seed: u8, listen: &str, bootstrap: &[&Multiaddr]) -> Config {
         max_gossip: 64 * 1024,
         max_request: 1024,
         max_response: 1 << 20,
+        max_upload: None,
     }
 }
 
@@ -152,7 +153,7 @@ async fn exchange(a: &mut Node, b: &mut Node) {
             _ => None,
         })
         .await;
-    b.send(Command::Respond { token, bytes: answer.clone() }).await;
+    b.send(Command::Respond { token, bytes: answer.clone(), bulk: true }).await;
     let key = b.key;
     let response = a
         .until(|event| match event {
@@ -290,7 +291,7 @@ async fn a_request_that_cannot_be_answered_fails_with_a_reason() {
         _ => None,
     };
     let token = b.until(asked).await;
-    b.send(Command::Respond { token, bytes: vec![0; (1 << 20) + 1] }).await;
+    b.send(Command::Respond { token, bytes: vec![0; (1 << 20) + 1], bulk: false }).await;
     assert!(a.until(reason(3)).await.contains("without a frame"));
 
     // Every request has its outcome, also when there are more than may be under way.
@@ -308,6 +309,41 @@ async fn a_request_that_cannot_be_answered_fails_with_a_reason() {
             .await;
         assert!(open.remove(&id), "{id} twice");
     }
+}
+
+#[tokio::test]
+async fn bulk_waits_its_turn_and_nothing_else_does() {
+    let mut b = Node::start(config(2, LOOPBACK, &[])).await;
+    let limit = Some("100kB".parse().unwrap());
+    let mut a = Node::start(Config { max_upload: limit, ..config(1, LOOPBACK, &[&b.address]) }).await;
+    b.until_connected(a.key).await;
+    let began = std::time::Instant::now();
+    // One that is sent at once, one that waits for a second, one that would wait for too long, a small message.
+    for (id, length, bulk) in [(1, 200_000, true), (2, 50_000, true), (3, 1 << 20, true), (4, 50_000, false)]
+    {
+        b.send(Command::Request { peer: a.key, id, bytes: vec![id as u8] }).await;
+        let asked = |event: &Event| match event {
+            Event::Request { token, bytes, .. } if bytes[..] == [id as u8] => Some(*token),
+            _ => None,
+        };
+        let token = a.until(asked).await;
+        a.send(Command::Respond { token, bytes: vec![0; length], bulk }).await;
+    }
+    let mut outcomes = Vec::new();
+    while outcomes.len() < 4 {
+        let outcome = |event: &Event| match event {
+            Event::Response { id, .. } => Some((*id, true)),
+            Event::RequestFailed { id, .. } => Some((*id, false)),
+            _ => None,
+        };
+        outcomes.push(b.until(outcome).await);
+        if outcomes.len() == 3 {
+            outcomes.sort_unstable();
+            assert_eq!(outcomes, [(1, true), (3, false), (4, true)]);
+        }
+    }
+    assert_eq!(outcomes[3], (2, true));
+    assert!(began.elapsed() >= Duration::from_secs(1), "it came after {:?}", began.elapsed());
 }
 
 #[tokio::test]

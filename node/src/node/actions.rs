@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use swarm_protocol::peer::rounds::Extracted;
 use swarm_protocol::peer::{Action, Report};
+use swarm_protocol::wire::BULK;
 
 use super::{Ended, Node, Rounds, VALIDATE_EVERY};
 use crate::net::{Command, Event};
@@ -66,7 +67,8 @@ impl Node {
                     self.network.send(Command::Request { peer, id, bytes }).await?;
                 }
                 Action::Respond { token, bytes } => {
-                    self.network.send(Command::Respond { token, bytes }).await?
+                    let bulk = bytes.get(1).is_some_and(|kind| BULK.contains(kind));
+                    self.network.send(Command::Respond { token, bytes, bulk }).await?
                 }
                 Action::Ban { peer, duration, reason } => {
                     tracing::warn!("peer {peer:.8} is cut off for {} s: {reason}", duration.as_secs());

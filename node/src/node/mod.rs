@@ -94,6 +94,8 @@ pub(crate) struct Setup {
     pub(crate) validates: bool,
     /// Time between two snapshots.
     pub(crate) snapshot_interval: Duration,
+    /// How fast bulk is sent.
+    pub(crate) max_upload: Option<net::Rate>,
 }
 
 /// How a run ended.
@@ -150,7 +152,8 @@ pub(crate) async fn run(
     train: Option<impl FnOnce(Option<TrainerState>) -> Result<Trainer>>,
 ) -> Result<Ended> {
     let began = Instant::now();
-    let Setup { store, genesis, listen, bootstrap, mdns, rounds, validates, snapshot_interval } = setup;
+    let Setup { store, genesis, listen, bootstrap, mdns, rounds, validates, snapshot_interval, max_upload } =
+        setup;
     let identity = store.identity()?;
     let secret = identity.secret();
     let Restored { peer, totals, trainer: state, doubt } =
@@ -164,6 +167,7 @@ pub(crate) async fn run(
         max_gossip: swarm_protocol::wire::MAX_GOSSIP,
         max_request: swarm_protocol::wire::MAX_REQUEST,
         max_response: swarm_protocol::wire::MAX_RESPONSE,
+        max_upload,
     };
     let (network, mut events, service) = net::start(config).await?;
     let (kept, trainer) = match train {
@@ -212,6 +216,13 @@ pub(crate) async fn run(
     );
     tracing::info!("whatever the others do: {}", Bounds::new(&genesis, snapshot_interval)?);
     node.peer.set_stop(target);
+    if !node.peer.has_state() {
+        node.looking = "this swarm is a fork: looking for a peer that has its starting model".into();
+        tracing::info!(
+            "this swarm is a fork, and its starting model is not in this folder: it is fetched from the first peer \
+             that has it. The node in the folder that swarm fork made is one; name its address with --bootstrap"
+        );
+    }
     let ended = node.drive(&mut events, snapshot_interval).await;
     let closed = node.close(ended).await;
     let _ = node.network.send(net::Command::Shutdown).await;

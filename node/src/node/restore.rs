@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use libp2p::Multiaddr;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::identity::Identity;
@@ -94,13 +94,20 @@ pub(super) fn restore(
         }
         _ => None,
     };
+    let start = || match genesis.parent {
+        Some(_) => store.start(genesis.layout()?.len()),
+        None => Ok(None),
+    };
+    let settled = snapshot.as_ref().map_or(0, |snapshot| snapshot.core.position.settled);
+    let c0 = if settled > 0 { None } else { start()? };
     let found_after = match (&snapshot, bootstrap.is_empty()) {
         // Alone it could only sign rounds that it may have signed before.
         _ if doubt.is_some() => None,
         // Who was told where to find the swarm waits for it; who was not looks around on the local network
         // for a moment and is the swarm otherwise. A replica that others join through is there at once.
-        (None, false) => None,
-        (Some(_), false) => Some(Duration::from_secs(10)),
+        // All of those there may be waiting for the one who has a fork's starting point.
+        (None, false) if c0.is_none() => None,
+        (_, false) => Some(Duration::from_secs(10)),
         (_, true) if mdns && trains => Some(Duration::from_secs(5)),
         (_, true) => Some(Duration::ZERO),
     };
@@ -108,12 +115,14 @@ pub(super) fn restore(
         Signed::Before(next) => next,
         Signed::Unknown => 0,
     };
-    let beginning = || {
+    let beginning = |c0| {
         let secret = Identity::from_secret(&identity.secret());
-        Peer::new(Duration::ZERO, genesis.clone(), secret, Part { trains, found_after, stop_before: None })
+        let part = Part { trains, found_after, stop_before: None };
+        Peer::with_start(Duration::ZERO, genesis.clone(), secret, part, c0)
+            .with_context(|| format!("the swarm in {} cannot begin", store.dir().display()))
     };
     if let Some(snapshot) = snapshot {
-        let mut peer = beginning()?;
+        let mut peer = beginning(c0)?;
         match go_on(&mut peer, snapshot, &outbox, next) {
             Ok((totals, trainer)) => {
                 for (manifest, state) in store.checkpoints(peer.layout().len())? {
@@ -130,7 +139,7 @@ pub(super) fn restore(
             }
         }
     }
-    let mut peer = beginning()?;
+    let mut peer = beginning(start()?)?;
     // Nothing but the own deltas, and what the mark tells of them.
     let mut core = peer.snapshot();
     core.position.next_to_sign = next;

@@ -10,6 +10,7 @@
 //!                   disk before anybody hears of them
 //!   signed          the first round that has not been signed; see `outbox`
 //!   checkpoints/N   the last ones, for peers that join; see `checkpoints`
+//!   start           the starting point of a fork, in the folder that `swarm fork` made; see `checkpoints`
 //!   status.json     where the node is, rewritten twice a second
 //!   report.json     what it did, written when it stops
 //! ```
@@ -28,6 +29,7 @@
 //! | `signed` | the outbox tells the same |
 //! | `signed` and all of `outbox` | nothing is signed for two windows after joining |
 //! | `checkpoints/N` | the next checkpoint takes its place |
+//! | `start` | the starting model is fetched from peers |
 //! | `status.json`, `report.json` | written anew; nobody here reads them |
 
 mod checkpoints;
@@ -44,6 +46,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::identity::{Identity, PeerKey};
 
+pub(crate) use checkpoints::{newer_checkpoint, write_successor};
 #[cfg(feature = "train")]
 pub(crate) use file::read_limited;
 pub(crate) use file::write_atomically;
@@ -124,7 +127,6 @@ fn read_whole_copy(dir: &Path) -> Result<Genesis> {
 ///
 /// # Errors
 /// A folder that is none of a node's, or a file that cannot be read.
-#[cfg(feature = "train")]
 pub(crate) fn read_only(dir: &Path) -> Result<(Genesis, Identity, NodeSnapshot, Vec<Vec<u8>>)> {
     let genesis = read_whole_copy(dir)?;
     let identity = read_identity(&dir.join("identity.key"))?

@@ -202,7 +202,9 @@ impl Peer {
             return;
         }
         let retained = self.log.retains(self.log.settled(), status.settled);
-        if self.round >= status.round || retained && self.has_history(status.settled) {
+        let has_any =
+            self.has_state && (self.round >= status.round || retained && self.has_history(status.settled));
+        if has_any {
             self.compare(now, None, &BTreeSet::new());
             return;
         }
@@ -212,6 +214,9 @@ impl Peer {
     /// How long to look for somebody to join before going on alone. Who has been part of the swarm does so even
     /// if it was not to found one: all of its neighbours may be waiting like itself.
     pub(super) fn gives_up_seeking(&self) -> Option<Duration> {
+        if !self.has_state {
+            return None;
+        }
         if self.member { Some(GO_ON) } else { self.part.found_after }
     }
 
@@ -241,7 +246,7 @@ impl Peer {
     /// common.
     pub(super) fn take_checkpoint(&mut self, now: Time, source: PeerKey) {
         // One without a checkpoint, as after a restart, is no help: then another one will do.
-        let any = self.given_up.is_some();
+        let any = self.given_up.is_some() || !self.has_state;
         let fits = |status: &Status| {
             status.checkpoint.is_some_and(|checkpoint| any || checkpoint.settled > self.log.settled())
         };
@@ -254,6 +259,9 @@ impl Peer {
             self.phase = Phase::Seeking { since: now };
             return;
         };
+        if self.take_start(now, source, target, checkpoint) {
+            return;
+        }
         let vouching = self.vouching(&checkpoint);
         if self.ask_round(now, source, vouching) {
             self.join_from(source, target, Stage::Vouching(checkpoint));
@@ -381,6 +389,14 @@ impl Peer {
         }
     }
 
+    /// Whom the join under way asks.
+    pub(super) fn join_source(&self) -> Option<PeerKey> {
+        match &self.phase {
+            Phase::Joining(join) => Some(join.source),
+            _ => None,
+        }
+    }
+
     /// What was fetched is of no use.
     pub(super) fn join_cannot_use(&mut self, why: &'static str) {
         if let Phase::Joining(join) = &mut self.phase {
@@ -404,7 +420,12 @@ impl Peer {
         self.actions.push_back(super::Action::Checkpoint(checkpoint.settled));
         self.bodies.clear();
         self.ledger.skip(checkpoint.settled);
-        self.round = (checkpoint.settled + u64::from(self.genesis.rounds.window)).saturating_sub(1);
+        self.has_state = true;
+        self.round = match checkpoint.settled {
+            // The swarm may be younger than a window.
+            0 => 0,
+            settled => settled + u64::from(self.genesis.rounds.window) - 1,
+        };
         self.actions.push_back(super::Action::Folded);
         self.pacer.start(now);
         // What others have settled since is theirs to say: one of those whose history this is.

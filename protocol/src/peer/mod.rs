@@ -20,6 +20,7 @@
 //! * [`rounds`] advances: sign, wait, fold, settle, checkpoint, finish.
 //! * `faults` notices that what was computed here is not what the sets make.
 //! * `branch` keeps all histories one: it takes up the majority's where ours differs.
+//! * `start` is where a swarm begins; that of a fork is no peer's own, so it is fetched like a checkpoint.
 //! * `join` brings a newcomer, or somebody who was away, to where the swarm is.
 
 mod action;
@@ -31,6 +32,7 @@ mod faults;
 mod join;
 pub mod rounds;
 pub mod snapshot;
+mod start;
 mod transfer;
 
 pub use action::{Action, Part, Report, Verdict};
@@ -44,14 +46,13 @@ use swarm_optimizer::layout::Layout;
 
 use crate::Time;
 use crate::anti_entropy::Neighbours;
-use crate::checkpoint::{Checkpoints, Held};
+use crate::checkpoint::Checkpoints;
 use crate::checks::{Checks, Direct};
 use crate::delta::Delta;
 use crate::digest::Digest;
 use crate::fetch::Fetcher;
 use crate::genesis::{Genesis, GenesisError};
 use crate::identity::{Identity, PeerKey};
-use crate::initial;
 use crate::ledger::{Accounts, Fate, Ledger};
 use crate::membership::Membership;
 use crate::pacer::Pacer;
@@ -101,7 +102,10 @@ pub struct Peer {
     /// Hashes and lengths of small blobs that are about to be asked for, by source.
     small: BTreeMap<PeerKey, Vec<(Digest, u32)>>,
     checkpoints: Checkpoints,
+    /// What headers name before there is a checkpoint.
     start: Checkpoint,
+    /// Whether C is that of the swarm: a peer of a fork begins without any.
+    has_state: bool,
     /// A checkpoint that is being fetched, also while another source is looked for.
     transfer: Option<transfer::Transfer>,
     ledger: Ledger,
@@ -130,7 +134,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer at the beginning of the swarm that `genesis` describes.
+    /// A peer at the beginning of the swarm that `genesis` describes. That of a fork has no model yet: see
+    /// [`Peer::with_start`].
     ///
     /// # Errors
     /// A genesis that has no layout.
@@ -140,11 +145,26 @@ impl Peer {
         identity: Identity,
         part: Part,
     ) -> Result<Self, GenesisError> {
+        Self::with_start(now, genesis, identity, part, None)
+    }
+
+    /// The same, with the starting point of a fork, if it is at hand. Without it, a peer of a fork founds
+    /// nothing: it fetches the starting point from a neighbour.
+    ///
+    /// # Errors
+    /// A genesis that has no layout, or `c0` is not what it names.
+    pub fn with_start(
+        now: Time,
+        genesis: Arc<Genesis>,
+        identity: Identity,
+        part: Part,
+        c0: Option<Coefficients>,
+    ) -> Result<Self, GenesisError> {
         let layout = Arc::new(genesis.layout()?);
-        let c0 = initial::coefficients(&genesis, &layout);
         let log = RoundLog::new(&genesis);
+        let start::Start { c0, has_state, start, checkpoints } =
+            start::Start::of(&genesis, &layout, &log, c0)?;
         let checks: Arc<dyn Checks> = Arc::new(Direct);
-        let start = Held::new(0, log.recent_digests(), c0.clone()).checkpoint;
         Ok(Self {
             swarm: genesis.swarm_id(),
             me: identity.public(),
@@ -161,13 +181,14 @@ impl Peer {
             bodies: BTreeMap::new(),
             unpassed: BTreeSet::new(),
             small: BTreeMap::new(),
-            checkpoints: Checkpoints::default(),
+            checkpoints,
             transfer: None,
             ledger: Ledger::default(),
             faults: 0,
             verified: None,
             spare: HashMap::new(),
             start,
+            has_state,
             phase: Phase::Seeking { since: now },
             round: 0,
             next_to_sign: 0,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use swarm_optimizer::coefficients::Coefficients;
 
 use crate::Time;
-use crate::checkpoint::Held;
+use crate::checkpoint::{Checkpoints, Held};
 use crate::delta::{Delta, SignedHeader};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
@@ -110,6 +110,11 @@ impl Peer {
         // The last round of a peer that stops is not settled.
         if log.settled_at(round) > settled + 1 {
             return Err("its round and its settled rounds do not fit together".into());
+        }
+        self.has_state = self.is_state(settled, &snapshot.settled);
+        if log.held_from() > 0 {
+            // A starting point is of no use to others without the rounds after it.
+            self.checkpoints = Checkpoints::default();
         }
         self.log = log;
         self.replica =

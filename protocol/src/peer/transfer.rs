@@ -110,27 +110,32 @@ impl Peer {
         let transfer = self.transfer.as_mut()?;
         let from = transfer.asked.remove(&hash)?;
         transfer.failures.remove(&from);
-        match &mut transfer.assembly {
-            None => {
-                let manifest = Manifest::decode(bytes, &transfer.checkpoint, self.layout.len(), window);
-                // Its hash is right: whoever made it, most authors vouch for it.
-                transfer.assembly = manifest.map(|manifest| Assembly::new(manifest, self.layout.len()));
-                if transfer.assembly.is_none() {
-                    self.transfer = None;
-                    self.join_cannot_use(
-                        "the checkpoint that most authors vouch for does not fit this swarm",
-                    );
+        let settled = transfer.checkpoint.settled;
+        let Some(assembly) = &mut transfer.assembly else {
+            // Its hash is right: whoever made it, most authors vouch for it, or the genesis.
+            let manifest = Manifest::decode(bytes, &transfer.checkpoint, self.layout.len(), window);
+            let manifest = manifest.filter(|manifest| self.may_believe(manifest));
+            match (manifest, &mut self.transfer) {
+                (Some(manifest), Some(transfer)) => {
+                    transfer.assembly = Some(Assembly::new(manifest, self.layout.len()));
                 }
-                None
+                _ => {
+                    self.transfer = None;
+                    self.checkpoint_was_wrong(settled, "the checkpoint does not fit this swarm");
+                }
             }
-            Some(assembly) => {
-                assembly.insert(&hash, bytes);
-                let state = assembly.finish()?;
-                let manifest = assembly.manifest.clone();
-                self.transfer = None;
-                Some(Held::new(manifest.settled, manifest.digests, state))
-            }
+            return None;
+        };
+        assembly.insert(&hash, bytes);
+        if !assembly.is_complete() {
+            return None;
         }
+        let (state, manifest) = (assembly.finish(), assembly.manifest.clone());
+        self.transfer = None;
+        if state.is_none() {
+            self.checkpoint_was_wrong(settled, "the checkpoint's parts do not make the whole that it names");
+        }
+        Some(Held::new(manifest.settled, manifest.digests, state?))
     }
 
     /// The source that was asked for the bytes with this hash does not deliver them.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use swarm_optimizer::coefficients::Coefficients;
 use swarm_optimizer::residual::Residual;
 use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::Time;
@@ -152,9 +153,14 @@ impl World {
 
     /// Adds a peer, connected to all others that are alive.
     pub fn add(&mut self, part: Part) -> usize {
+        self.add_with(part, None)
+    }
+
+    /// The same, with the starting point of a fork.
+    pub fn add_with(&mut self, part: Part, c0: Option<Coefficients>) -> usize {
         let at = self.peers.len();
         let identity = Identity::from_secret(&Self::secret(at));
-        let peer = Peer::new(self.now, self.genesis.clone(), identity, part).unwrap();
+        let peer = Peer::with_start(self.now, self.genesis.clone(), identity, part, c0).unwrap();
         self.peers.push(peer);
         self.alive.push(true);
         self.reports.push(Vec::new());

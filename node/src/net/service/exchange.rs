@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use libp2p::{
     PeerId, gossipsub,
-    request_response::{self, Message, OutboundFailure},
+    request_response::{self, Message, OutboundFailure, ResponseChannel},
 };
 
 use super::{
-    super::{Event, PeerKey, Verdict, address, peers::Standing},
+    super::{Event, PeerKey, Verdict, address, peers::Standing, upload::Offered},
     Service,
 };
 
@@ -111,8 +111,8 @@ impl Service {
         }
     }
 
-    pub(super) fn respond(&mut self, token: u64, bytes: Vec<u8>) {
-        let Some(channel) = self.unanswered.take(token) else {
+    pub(super) fn respond(&mut self, token: u64, bytes: Vec<u8>, bulk: bool, now: Instant) {
+        let Some((peer, channel)) = self.unanswered.take(token) else {
             return tracing::debug!(token, "a response to a request that is no longer waiting");
         };
         if bytes.len() > self.max_response {
@@ -120,8 +120,28 @@ impl Service {
             let limit = self.max_response;
             return tracing::error!(length = bytes.len(), limit, "a response above the limit is not sent");
         }
+        let length = bytes.len() as u64;
+        if !bulk {
+            return self.send(channel, bytes);
+        }
+        match self.uploads.offer(peer, length, (channel, bytes), now) {
+            Offered::Send((channel, bytes)) => self.send(channel, bytes),
+            Offered::Waits => {}
+            // Dropping the channel closes the stream, as above.
+            Offered::Refused(_) => tracing::debug!(length, "refused: --max-upload is used up for now"),
+        }
+    }
+
+    fn send(&mut self, channel: ResponseChannel<Vec<u8>>, bytes: Vec<u8>) {
         if self.swarm.behaviour_mut().requests.send_response(channel, bytes).is_err() {
-            tracing::debug!(token, "a response that came too late");
+            tracing::debug!("a response that came too late");
+        }
+    }
+
+    /// Sends the bulk whose turn it is.
+    pub(super) fn send_due(&mut self, now: Instant) {
+        while let Some((channel, bytes)) = self.uploads.next(now, |(channel, _)| channel.is_open()) {
+            self.send(channel, bytes);
         }
     }
 
@@ -131,7 +151,7 @@ impl Service {
                 Message::Request { request, channel, .. } => {
                     let Some(peer) = self.member(&peer) else { return };
                     // The oldest channel, if it had to make room, is dropped, which closes its stream.
-                    let (token, _) = self.unanswered.insert(channel);
+                    let (token, _) = self.unanswered.insert((peer, channel));
                     if !self.outbox.offer(Event::Request { peer, token, bytes: request }) {
                         self.unanswered.take(token);
                     }
