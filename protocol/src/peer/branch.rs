@@ -29,7 +29,8 @@ use crate::identity::PeerKey;
 use crate::ledger::Fate;
 use crate::wire::{Request, Response, Role};
 
-use super::join::{History, Stage};
+use super::catch_up::History;
+use super::join::Stage;
 use super::{Action, Peer, Phase, Report};
 
 /// What was given up and has not been replaced yet.

@@ -9,7 +9,7 @@ use crate::identity::PeerKey;
 use crate::round_log::Entry;
 use crate::wire::{MAX_HEADERS, Refusal, Request, Response, Role, Status};
 
-use super::join::History;
+use super::catch_up::History;
 use super::{Action, Peer, Phase, Report};
 
 impl Peer {

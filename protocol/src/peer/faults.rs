@@ -16,6 +16,7 @@ use swarm_optimizer::coefficients::Coefficients;
 use crate::Time;
 use crate::checkpoint::Held;
 use crate::identity::PeerKey;
+use crate::initial;
 use crate::replica::{self, Replica};
 use crate::wire::Checkpoint;
 
@@ -58,7 +59,10 @@ impl Peer {
         };
         let (from, mut state) = match self.checkpoints.iter().rev().find(intact) {
             Some(held) => (held.checkpoint.settled, held.state.clone()),
-            None if self.log.held_from() == 0 => (0, self.origin()?),
+            // What a fork began with is not in its genesis.
+            None if self.log.held_from() == 0 && self.genesis.parent.is_none() => {
+                (0, initial::coefficients(&self.genesis, &self.layout))
+            }
             None => return None,
         };
         self.fold_settled(&mut state, from, settled);

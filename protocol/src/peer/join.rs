@@ -22,13 +22,8 @@ use crate::round_log::RoundLog;
 use crate::wire::{Checkpoint, Request, Role, Status};
 
 use super::branch::{Majority, weighing};
+use super::catch_up::History;
 use super::{Peer, Phase, Report};
-
-/// Rounds asked for at a time.
-const AHEAD: u64 = 8;
-
-/// Bodies on their way, beyond which no more rounds are asked for.
-const MANY_BODIES: usize = 256;
 
 /// Rounds that the source may leave unanswered in a row before another one is looked for.
 const MAX_UNANSWERED: u32 = 16;
@@ -36,25 +31,19 @@ const MAX_UNANSWERED: u32 = 16;
 /// The same for a question that is asked alone.
 const MAX_TRIES: u32 = 4;
 
-/// Rounds in a row without any delta: a swarm has none, for somebody has to be the first to get there.
-const MAX_EMPTY: u32 = 4;
-
 /// How long a peer that was part of the swarm looks for somebody to join.
 const GO_ON: Duration = Duration::from_secs(10);
-
-/// How often what has happened since is caught up with too, before this peer goes on from where it is.
-const MAX_CHASES: u32 = 8;
 
 /// A join under way.
 pub(super) struct Join {
     source: PeerKey,
     /// The source's round.
     target: u64,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// Questions in a row without an answer.
-    unanswered: u32,
+    pub(super) unanswered: u32,
     /// How often the swarm had gone on when all was here.
-    chases: u32,
+    pub(super) chases: u32,
     /// Why it cannot go on.
     failed: Option<&'static str>,
 }
@@ -73,28 +62,6 @@ pub(super) enum Stage {
     /// Fetching the rounds since; these have been listed by the source. Where the source has settled,
     /// nobody else has a say, and its digests must come out.
     CatchingUp { listed: BTreeSet<u64>, history: History },
-}
-
-/// Log digests that a source claims: the number of settled rounds of the first, and one for each number
-/// from there on.
-#[derive(Default)]
-pub(super) struct History {
-    pub(super) first: u64,
-    /// The first round whose set the source holds.
-    pub(super) held_from: u64,
-    pub(super) digests: Vec<Digest>,
-}
-
-impl History {
-    /// The digest after so many settled rounds.
-    pub(super) fn at(&self, settled: u64) -> Option<Digest> {
-        self.digests.get(usize::try_from(settled.checked_sub(self.first)?).ok()?).copied()
-    }
-
-    /// The highest number of settled rounds.
-    pub(super) fn settled(&self) -> u64 {
-        (self.first + self.digests.len() as u64).saturating_sub(1)
-    }
 }
 
 impl Join {
@@ -160,7 +127,7 @@ impl Peer {
 
     /// The lower median of what those neighbours who have failed us least say of themselves. `None` without
     /// any.
-    fn neighbours_at(&self, what: impl Fn(&Status) -> u64) -> Option<u64> {
+    pub(super) fn neighbours_at(&self, what: impl Fn(&Status) -> u64) -> Option<u64> {
         let says = self.neighbours.iter().filter_map(|(_, neighbour)| {
             let (status, _) = neighbour.status.as_ref()?;
             (status.role != Role::Joining).then(|| (neighbour.failed_joins, what(status)))
@@ -230,18 +197,6 @@ impl Peer {
         self.phase = Phase::Joining(Join { source, target, stage, unanswered: 0, chases, failed: None });
     }
 
-    /// Both histories are one up to where ours ends: fetches what the source has settled and heard since.
-    pub(super) fn catch_up(&mut self, now: Time, history: History) {
-        // What the source has settled without some delta that is open here has settled without it.
-        for delta in self.log.rewind(self.log.settled(), history.settled()) {
-            self.spare.insert(delta.header().body_hash, delta);
-        }
-        self.forget_awaited(history.settled());
-        let Phase::Joining(join) = &mut self.phase else { return };
-        join.enter(Stage::CatchingUp { listed: BTreeSet::new(), history });
-        self.continue_joining(now);
-    }
-
     /// Starts to join at the newest checkpoint of `source` or of another neighbour, for want of a history in
     /// common.
     pub(super) fn take_checkpoint(&mut self, now: Time, source: PeerKey) {
@@ -277,7 +232,7 @@ impl Peer {
     }
 
     /// Gives up the join under way; the next status starts a new one.
-    fn seek_again(&mut self, now: Time, why: &'static str) {
+    pub(super) fn seek_again(&mut self, now: Time, why: &'static str) {
         self.pause_transfer();
         if let Phase::Joining(join) = &self.phase {
             let source = join.source;
@@ -327,23 +282,6 @@ impl Peer {
                 self.report(Report::JoiningAt(Checkpoint { manifest, log_digest, ..checkpoint }));
             }
             None => join.failed = Some("no author vouches for the newest checkpoint"),
-        }
-    }
-
-    /// All headers of `round` that the source knows have been offered.
-    pub(super) fn join_round_listed(&mut self, round: u64) {
-        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, unanswered, .. }) =
-            &mut self.phase
-        {
-            listed.insert(round);
-            *unanswered = 0;
-        }
-    }
-
-    /// The body of a delta of `round` is not to be had from those asked: the round is not complete.
-    pub(super) fn join_body_failed(&mut self, round: u64) {
-        if let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, .. }) = &mut self.phase {
-            listed.remove(&round);
         }
     }
 
@@ -458,83 +396,5 @@ impl Peer {
             }
             Stage::CatchingUp { .. } => self.continue_catching_up(now, source, target),
         }
-    }
-
-    /// Takes every round in order that is complete, and asks for the next ones.
-    fn continue_catching_up(&mut self, now: Time, source: PeerKey, target: u64) {
-        let mut next = self.log.settled();
-        let (mut empty, mut full) = (0, next);
-        loop {
-            let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, .. }) = &self.phase else {
-                return;
-            };
-            let complete = listed.contains(&next) && !self.awaits_bodies_of(next);
-            if next >= target || !complete {
-                break;
-            }
-            next += 1;
-            if self.log.set_digest(next - 1).is_some() {
-                (empty, full) = (0, next);
-            } else {
-                empty += 1;
-            }
-            if empty >= MAX_EMPTY {
-                self.strike("rounds without any delta", source);
-                self.seek_again(now, "the neighbour has nothing of the rounds that it says are over");
-                return;
-            }
-        }
-        // Rounds below `next` are complete, so this peer may stand there; a snapshot may stand further. If nobody
-        // has a delta of the last ones, the swarm has not come to them yet.
-        let reached = if next >= target { next } else { full };
-        let reached = reached.max(self.round.min(target));
-        while self.round < reached {
-            self.advance_to(now, self.round + 1);
-            let Phase::Joining(Join { stage: Stage::CatchingUp { history, .. }, .. }) = &self.phase else {
-                return;
-            };
-            if history.at(self.log.settled()).is_some_and(|claimed| claimed != self.log.log_digest()) {
-                self.strike("history that its rounds do not make", source);
-                self.seek_again(now, "the neighbour's rounds do not make the history that it claims");
-                return;
-            }
-        }
-        if next >= target {
-            if self.chase(now) {
-                return;
-            }
-            self.fold(now);
-            self.round = self.round.max(target);
-            self.settle_accounts();
-            self.neighbours.forgive();
-            let round = self.round;
-            self.report(Report::Joined { round });
-            self.begin_round(now);
-            return;
-        }
-        if self.bodies.len() >= MANY_BODIES {
-            return;
-        }
-        for round in next..target.min(next + AHEAD).min(self.newest() + 1) {
-            let Phase::Joining(Join { stage: Stage::CatchingUp { listed, .. }, .. }) = &self.phase else {
-                return;
-            };
-            if !listed.contains(&round) {
-                self.ask_round(now, source, round);
-            }
-        }
-    }
-
-    /// All that was asked for is here, but it took its time: goes on with what the swarm has settled since.
-    /// Returns whether there is any.
-    fn chase(&mut self, now: Time) -> bool {
-        let behind =
-            self.neighbours_at(|status| status.settled).is_some_and(|most| most > self.log.settled());
-        let Phase::Joining(join) = &mut self.phase else { return false };
-        if !behind || join.chases >= MAX_CHASES {
-            return false;
-        }
-        join.chases += 1;
-        self.compare(now, None, &BTreeSet::new())
     }
 }

@@ -21,12 +21,13 @@
 //! * `faults` notices that what was computed here is not what the sets make.
 //! * `branch` keeps all histories one: it takes up the majority's where ours differs.
 //! * `start` is where a swarm begins; that of a fork is no peer's own, so it is fetched like a checkpoint.
-//! * `join` brings a newcomer, or somebody who was away, to where the swarm is.
+//! * `join` and `catch_up` bring a newcomer, or somebody who was away, to where the swarm is.
 
 mod action;
 mod admission;
 mod blobs;
 mod branch;
+mod catch_up;
 mod exchange;
 mod faults;
 mod join;
@@ -399,11 +400,6 @@ impl Peer {
             Phase::Joining(_) => self.transfer.as_ref()?.progress(),
             _ => None,
         }
-    }
-
-    /// C at the beginning of the swarm.
-    fn origin(&self) -> Option<Coefficients> {
-        Some(initial::coefficients(&self.genesis, &self.layout))
     }
 
     fn report(&mut self, report: Report) {
