@@ -96,8 +96,8 @@ fn churn() {
     assert!(summary.left > 10 && summary.returned > 0 && summary.newcomers > 0, "{summary}");
 }
 
-/// Weather: good, but a fifth of the authors sign two deltas for a round, send garbage, or send again what
-/// they heard.
+/// Weather: good, but a fifth of the authors sign two deltas for a round, send garbage, boast, or send
+/// again what they heard.
 #[test]
 fn authors_with_bad_intentions() {
     for attack in [Attack::Equivocate, Attack::Garbage, Attack::Replay, Attack::Lie] {
