@@ -15,6 +15,8 @@ fn agreed(options: &Options) -> Summary {
     run(options, |_| ()).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Weather: sixty milliseconds of latency, a few messages that overtake others, one slow peer in ten;
+/// nothing is lost.
 #[test]
 fn good_weather() {
     let summary = agreed(&small());
@@ -22,10 +24,14 @@ fn good_weather() {
     // Eight authors a round, and nothing is missed.
     assert_eq!((summary.folded, summary.missed), (8 * 24, 0));
     assert_eq!(summary.published, summary.folded + summary.crowded);
-    assert!(summary.refusals.is_empty(), "{:?}", summary.refusals);
+    // Sixteen authors for eight places: who comes too late for one is told so.
+    let refused: Vec<_> =
+        summary.refusals.keys().filter(|kind| *kind != "delta of a round that is full").collect();
+    assert!(refused.is_empty(), "{refused:?}");
     assert!(summary.most_held <= summary.held_bound);
 }
 
+/// Weather: loss, repetition, peers that crash and come back, and some with bad intentions; twice the same.
 #[test]
 fn the_same_seed_is_the_same_run_and_another_is_not() {
     let bad = Options { loss: 0.2, duplicate: 0.1, churn: 0.03, newcomers: 0.0, byzantine: 0.1, ..small() };
@@ -36,7 +42,8 @@ fn the_same_seed_is_the_same_run_and_another_is_not() {
     assert!(other.trace != first.trace && other.state != first.state);
 }
 
-/// What is remembered across peers changes nothing: every peer by itself comes to the same.
+/// Weather: a tenth is lost. What is remembered across peers changes nothing: every peer by itself comes to
+/// the same.
 #[test]
 fn remembered_answers_are_the_computed_ones() {
     let options = Options { peers: 8, rounds: 10, loss: 0.1, ..Options::default() };
@@ -46,6 +53,7 @@ fn remembered_answers_are_the_computed_ones() {
     assert_eq!(agreed(&options).folded, 80);
 }
 
+/// Weather: three messages in ten are lost, three come twice, two overtake others.
 #[test]
 fn loss_repetition_and_reordering() {
     for seed in 1..4 {
@@ -56,6 +64,8 @@ fn loss_repetition_and_reordering() {
     }
 }
 
+/// Weather: two halves do not hear each other for eight rounds, less than the window, and a tenth of what is
+/// sent is lost.
 #[test]
 fn a_split_shorter_than_the_window_heals() {
     let options = Options { partition: Some(Duration::from_secs(40)), loss: 0.1, ..small() };
@@ -64,7 +74,8 @@ fn a_split_shorter_than_the_window_heals() {
     assert!(summary.worst_convergence > 5.0, "{}", summary.worst_convergence);
 }
 
-/// Both sides settle rounds of their own; then all take up what most authors have.
+/// Weather: two halves do not hear each other for longer than the window. Both sides settle rounds of their
+/// own; then all take up what most authors have.
 #[test]
 fn a_split_longer_than_the_window_heals() {
     let length = Duration::from_secs(80);
@@ -74,8 +85,9 @@ fn a_split_longer_than_the_window_heals() {
     assert!(summary.parted_settlements > 0, "{summary}");
 }
 
-/// Peers crash, come back from an older snapshot, or come with nothing. (With room for all authors: what a
-/// newcomer knows of the history is not enough to rank authors yet.)
+/// Weather: in each round one peer in twenty leaves. Peers crash, come back from an older snapshot, or come
+/// with nothing. (With room for all authors: what a newcomer knows of the history is not enough to rank
+/// authors yet.)
 #[test]
 fn churn() {
     let options = Options { churn: 0.05, publishers: 32, rounds: 30, ..small() };
@@ -84,9 +96,11 @@ fn churn() {
     assert!(summary.left > 10 && summary.returned > 0 && summary.newcomers > 0, "{summary}");
 }
 
+/// Weather: good, but a fifth of the authors sign two deltas for a round, send garbage, boast, or send
+/// again what they heard.
 #[test]
 fn authors_with_bad_intentions() {
-    for attack in [Attack::Equivocate, Attack::Garbage, Attack::Replay] {
+    for attack in [Attack::Equivocate, Attack::Garbage, Attack::Replay, Attack::Lie] {
         let summary = agreed(&Options { byzantine: 0.2, attacks: vec![attack], ..small() });
         assert!((8..16).contains(&summary.agreed), "{}", summary.agreed);
         assert_eq!(summary.parted_settlements, 0);
@@ -97,8 +111,8 @@ fn authors_with_bad_intentions() {
     }
 }
 
-/// A delta that is shown just when its round settles is in the sets of some and not of others: most
-/// authors' history decides.
+/// Weather: good, but a fifth of the authors let go of a delta late. One that is shown just when its round
+/// settles is in the sets of some and not of others: most authors' history decides.
 #[test]
 fn deltas_shown_too_late_part_nobody_for_long() {
     for attack in [Attack::LateEquivocate, Attack::Withhold] {
@@ -108,6 +122,7 @@ fn deltas_shown_too_late_part_nobody_for_long() {
     }
 }
 
+/// Weather: good; what is told of a run.
 #[test]
 fn a_summary_is_a_table_and_data() {
     let summary = agreed(&Options { peers: 2, rounds: 3, ..Options::default() });
@@ -119,6 +134,7 @@ fn a_summary_is_a_table_and_data() {
     assert_eq!(data["state"], summary.state);
 }
 
+/// No weather at all.
 #[test]
 fn options_that_make_no_sense_are_refused() {
     let error = run(&Options { loss: 2.0, ..small() }, |_| ()).unwrap_err();
