@@ -401,11 +401,6 @@ impl Peer {
         }
     }
 
-    /// C at the beginning of the swarm.
-    fn origin(&self) -> Option<Coefficients> {
-        Some(initial::coefficients(&self.genesis, &self.layout))
-    }
-
     fn report(&mut self, report: Report) {
         self.actions.push_back(Action::Report(report));
     }
