@@ -211,12 +211,12 @@ mod tests {
                     sent += SIZES[asker];
                     served[asker] += 1;
                 }
-                for n in 0..ask.len() {
-                    let (asker, at, waits) = ask[n];
+                for (n, slot) in ask.iter_mut().enumerate() {
+                    let (asker, at, waits) = *slot;
                     if waits || at > now {
                         continue;
                     }
-                    ask[n] = match upload.offer(peer(asker as u8), SIZES[asker], n as u64, now) {
+                    *slot = match upload.offer(peer(asker as u8), SIZES[asker], n as u64, now) {
                         Offered::Send(_) => {
                             sent += SIZES[asker];
                             served[asker] += 1;
