@@ -3,8 +3,7 @@
 //! A checkpoint is named by the hash of its *manifest*, which authors put into the headers that they sign.
 //! The manifest names everything else: the hash of every chunk, so that each is verified by itself and a
 //! wrong one costs one chunk and its sender's good name; the state digest of the whole; and the log digests
-//! that a newcomer needs, of the last two windows: the order of precedence among too many authors of a
-//! round depends on the history two windows before it.
+//! of the last two windows, by which a newcomer can tell whether another history is its own.
 //!
 //! ```text
 //!   version 1 | settled u64 | state digest 32 | n u64 | n log digests of 32 | m u64 | m chunk hashes of 32

@@ -10,9 +10,11 @@
 //! for `retention` more rounds, for peers that come back.
 //!
 //! Memory is bounded: at most `window + retention` rounds plus the window ahead, `publishers` entries
-//! each. The cap on publishers is order-free: the entries with the lowest
-//! `BLAKE3(D(round - 2 window), round, author)` stay, whatever came first, and since that digest is not
-//! known when a key is made, nobody can choose a key that always wins.
+//! each. The cap on publishers is order-free: the entries with the lowest `BLAKE3(swarm, round, author)` stay,
+//! whatever came first. Nothing else goes into that order, so peers whose histories have parted keep the same
+//! entries of the rounds that they both have, and count the same votes about which history is the swarm's. An
+//! order drawn from the history would make every parting permanent, and keep nobody from trying keys until one
+//! comes first: that takes no time once the draw is known.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -61,15 +63,14 @@ fn share(rank: &Digest) -> u64 {
 struct RoundSet {
     entries: BTreeMap<PeerKey, Entry>,
     digest: Digest,
-    /// What the ranks were computed from.
-    seed: Digest,
-    /// The authors by their order of precedence; only while there are as many as there may be.
+    /// The authors by their order of precedence.
     ranks: BTreeSet<(Digest, PeerKey)>,
 }
 
 /// The sets of all rounds that are open or retained.
 #[derive(Clone, Debug)]
 pub struct RoundLog {
+    swarm: Digest,
     window: u64,
     retention: u64,
     publishers: usize,
@@ -97,6 +98,7 @@ impl RoundLog {
     pub fn at(genesis: &Genesis, settled: u64, digests: &[Digest]) -> Self {
         let counts = (0..=settled).rev();
         Self {
+            swarm: genesis.swarm_id(),
             window: u64::from(genesis.rounds.window),
             retention: u64::from(genesis.rounds.retention),
             publishers: genesis.rule.publishers as usize,
@@ -201,14 +203,9 @@ impl RoundLog {
         }
     }
 
-    /// What the order of precedence among the authors of a round depends on.
-    fn seed(&self, round: u64) -> Digest {
-        let known = self.digests.range(..=(round + 1).saturating_sub(2 * self.window)).next_back();
-        known.map(|(_, digest)| *digest).unwrap_or_default()
-    }
-
-    fn rank(seed: &Digest, round: u64, author: &PeerKey) -> Digest {
-        Digest::of("swarm rank 1", &[&seed.0, &round.to_le_bytes(), &author.0])
+    /// An author's place in the order of precedence among those of a round.
+    fn rank(&self, round: u64, author: &PeerKey) -> Digest {
+        Digest::of("swarm rank 2", &[&self.swarm.0, &round.to_le_bytes(), &author.0])
     }
 
     /// Whether a round has `publishers` authors that come before `author`.
@@ -217,22 +214,18 @@ impl RoundLog {
         if set.entries.len() < self.publishers || set.entries.contains_key(author) {
             return false;
         }
-        self.last_rank(round).is_some_and(|last| Self::rank(&self.seed(round), round, author) > last)
+        self.last_rank(round).is_some_and(|last| self.rank(round, author) > last)
     }
 
     /// The rank of the last author of a round that is full.
     fn last_rank(&self, round: u64) -> Option<Digest> {
         let set = self.rounds.get(&round).filter(|set| set.entries.len() >= self.publishers)?;
-        let seed = self.seed(round);
-        match set.ranks.last() {
-            Some((last, _)) if set.seed == seed => Some(*last),
-            _ => set.entries.keys().map(|author| Self::rank(&seed, round, author)).max(),
-        }
+        set.ranks.last().map(|(rank, _)| *rank)
     }
 
     /// Which share of the order of precedence, in 2^-64, is likely to be among the `publishers` authors of
-    /// `round`, judged by how far down the few rounds before it are full. An order that nobody can foresee makes
-    /// every round a fresh draw, so those above the cut publish and all others wait for a better one.
+    /// `round`, judged by how far down the few rounds before it are full. Every round is a fresh draw, so those
+    /// above the cut publish and all others wait for a better one.
     pub fn cut(&self, round: u64) -> u64 {
         let mut cut = 0;
         for before in round.saturating_sub(LIKE_BEFORE)..round {
@@ -245,23 +238,14 @@ impl RoundLog {
 
     /// Whether `author` is above the cut of `round`.
     pub fn is_above(&self, cut: u64, round: u64, author: &PeerKey) -> bool {
-        cut == u64::MAX || share(&Self::rank(&self.seed(round), round, author)) <= cut
+        cut == u64::MAX || share(&self.rank(round, author)) <= cut
     }
 
     /// Drops the last-ranked author if the round has too many; says what became of `new`.
     fn enforce_cap(&mut self, round: u64, new: PeerKey) -> Insert {
-        let seed = self.seed(round);
+        let rank = self.rank(round, &new);
         let Some(set) = self.rounds.get_mut(&round) else { return Insert::Added };
-        if set.entries.len() < self.publishers {
-            return Insert::Added;
-        }
-        if set.seed != seed || set.ranks.is_empty() {
-            set.seed = seed;
-            set.ranks =
-                set.entries.keys().map(|author| (Self::rank(&seed, round, author), *author)).collect();
-        } else {
-            set.ranks.insert((Self::rank(&seed, round, &new), new));
-        }
+        set.ranks.insert((rank, new));
         if set.entries.len() <= self.publishers {
             return Insert::Added;
         }

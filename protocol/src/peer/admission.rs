@@ -94,8 +94,8 @@ impl Peer {
         self.continue_phase(now);
     }
 
-    /// The highest round of which deltas are accepted now. Which authors a later round may have cannot be
-    /// known yet: that depends on the history two windows before it.
+    /// The highest round of which deltas are accepted now. Nobody who keeps pace is
+    /// further ahead.
     pub(super) fn newest(&self) -> u64 {
         self.round + u64::from(self.genesis.rounds.window)
     }

@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use swarm_optimizer::coefficients::Coefficients;
 
@@ -32,6 +33,9 @@ use crate::wire::{Request, Response, Role};
 use super::catch_up::History;
 use super::join::Stage;
 use super::{Action, Peer, Phase, Report};
+
+/// How long to wait before looking again whether most neighbours are right.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 /// What was given up and has not been replaced yet.
 pub(super) struct GivenUp {
@@ -70,10 +74,32 @@ impl Peer {
     }
 
     /// If most authors have another history than this peer, starts to look for it among the neighbours.
+    /// Or, whatever the authors' headers say here, if nearly all neighbours hold another.
     /// Returns whether it does.
     pub(super) fn seek_majority(&mut self, now: Time) -> bool {
-        let Some(majority) = self.majority.take() else { return false };
+        if let Some(majority) = self.majority.take() {
+            return self.compare(now, Some(majority), &BTreeSet::new());
+        }
+        if self.outvoted_at.is_some_and(|then| now < then + LOOK_AGAIN) {
+            return false;
+        }
+        let Some(majority) = self.outvoted() else { return false };
+        self.outvoted_at = Some(now);
         self.compare(now, Some(majority), &BTreeSet::new())
+    }
+
+    /// The history that at least three of four neighbours hold, if ours is another. A peer that
+    /// few deltas reach may hold too few headers to see it from them.
+    fn outvoted(&self) -> Option<Majority> {
+        let common = self.common_history()?;
+        let differs = self.log.digest_after(common.settled).is_some_and(|ours| ours != common.digest);
+        let all = self.neighbours.iter().filter_map(|(_, neighbour)| neighbour.status.as_ref());
+        let (mut holding, mut others) = (0, 0);
+        for (status, _) in all.filter(|(status, _)| status.role != Role::Joining) {
+            let same = (status.settled, status.log_digest) == (common.settled, common.digest);
+            *if same { &mut holding } else { &mut others } += 1;
+        }
+        (differs && holding >= 3 && holding >= 3 * others).then_some(common)
     }
 
     /// Asks a neighbour that has not been `tried` for its history. Returns whether there is one.
@@ -138,9 +164,12 @@ impl Peer {
         let Phase::Joining(join) = &mut self.phase else { return };
         let Some((history, tried)) = join.take_weighed() else { return };
         let mut votes: BTreeMap<Digest, BTreeSet<PeerKey>> = BTreeMap::new();
-        for signed in headers {
+        // Together with what is here: neither side's selection decides alone.
+        let round = weighing(&history, self.genesis.rounds.window.into()).unwrap_or_default();
+        let held = self.log.deltas(round).map(|delta| &delta.signed);
+        for signed in headers.iter().filter(|signed| self.checks.is_signed(signed)).chain(held) {
             let header = &signed.header;
-            if header.swarm == self.swarm && header.author != self.me && self.checks.is_signed(signed) {
+            if header.swarm == self.swarm && header.author != self.me {
                 votes.entry(header.base).or_default().insert(header.author);
             }
         }
@@ -189,13 +218,9 @@ impl Peer {
 
     /// Finds where our history and that of `source` part, and goes on from there with the source's.
     fn adopt(&mut self, now: Time, source: PeerKey, history: History, tried: &BTreeSet<PeerKey>) {
-        let (ours, theirs) = (self.log.settled(), history.settled());
+        let theirs = history.settled();
         let common = self.log.common(history.first, &history.digests);
-        let parted = match common {
-            Some(common) => common < ours.min(theirs),
-            // Nothing to compare, or both know digests after the same numbers of rounds, and all differ.
-            None => history.first <= ours && theirs >= self.log.history().0,
-        };
+        let parted = self.parted_from(history.first, &history.digests);
         // One who came later than we left off has not got the rounds between; somebody else may have.
         let has_rounds = common.is_some_and(|common| common >= history.held_from || common >= theirs);
         match common {
@@ -213,6 +238,16 @@ impl Peer {
         self.catch_up(now, history);
     }
 
+    /// Whether our history and the one with these digests, the first after `first` rounds, are known to differ.
+    pub(super) fn parted_from(&self, first: u64, digests: &[Digest]) -> bool {
+        let (ours, theirs) = (self.log.settled(), (first + digests.len() as u64).saturating_sub(1));
+        match self.log.common(first, digests) {
+            Some(common) => common < ours.min(theirs),
+            // Nothing to compare, or both know digests after the same numbers of rounds, and all differ.
+            None => first <= ours && theirs >= self.log.history().0,
+        }
+    }
+
     /// Takes back the rounds from `settled` on, of which the other history has settled those below `until`.
     fn give_up(&mut self, settled: u64, until: u64) {
         let rounds = self.log.settled() - settled;
@@ -228,7 +263,7 @@ impl Peer {
     }
 
     /// The histories parted before anything that is retained: a checkpoint will take the place of all.
-    fn give_up_everything(&mut self) {
+    pub(super) fn give_up_everything(&mut self) {
         let rounds = self.log.history().0..self.round + 1;
         let deltas = rounds.flat_map(|round| self.log.deltas(round)).cloned().collect();
         self.report(Report::GaveUp { rounds: self.log.settled() });

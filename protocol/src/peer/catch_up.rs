@@ -123,7 +123,6 @@ impl Peer {
             }
             self.fold(now);
             self.round = self.round.max(target);
-            self.settle_accounts();
             self.neighbours.forgive();
             let round = self.round;
             self.report(Report::Joined { round });

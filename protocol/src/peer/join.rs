@@ -274,7 +274,14 @@ impl Peer {
             }
         }
         // Most authors win; a tie goes to the smallest digests, the same for everybody.
-        let best = votes.into_iter().max_by_key(|(pair, authors)| (authors.len(), std::cmp::Reverse(*pair)));
+        // What its authors have given up since nobody has, though: it is of no use.
+        let offered = |manifest: &Digest| {
+            let mut all = self.neighbours.iter().filter_map(|(_, neighbour)| neighbour.status.as_ref());
+            all.any(|(status, _)| status.checkpoint.is_some_and(|held| held.manifest == *manifest))
+        };
+        let best = votes
+            .into_iter()
+            .max_by_key(|(pair, authors)| (offered(&pair.0), authors.len(), std::cmp::Reverse(*pair)));
         match best {
             Some(((manifest, log_digest), _)) => {
                 join.stage =
@@ -350,6 +357,11 @@ impl Peer {
             return;
         }
         let (source, target) = (join.source, join.target);
+        let digests = &held.manifest.digests;
+        if self.given_up.is_none() && self.parted_from(checkpoint.settled + 1 - digests.len() as u64, digests)
+        {
+            self.give_up_everything();
+        }
         self.log = RoundLog::at(&self.genesis, checkpoint.settled, &held.manifest.digests);
         self.replica =
             Replica::new(self.layout.clone(), self.genesis.rule, held.state.clone(), self.checks.clone());

@@ -123,6 +123,8 @@ pub struct Peer {
     claims: BTreeMap<PeerKey, u64>,
     /// The history that most authors have, if it is not ours.
     majority: Option<branch::Majority>,
+    /// When it was last looked whether most neighbours are right.
+    outvoted_at: Option<Time>,
     given_up: Option<Box<branch::GivenUp>>,
     met_others: bool,
     /// Has stood in the swarm's rounds since it was started.
@@ -195,6 +197,7 @@ impl Peer {
             next_to_sign: 0,
             claims: BTreeMap::new(),
             majority: None,
+            outvoted_at: None,
             given_up: None,
             met_others: false,
             member: false,

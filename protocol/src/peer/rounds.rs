@@ -223,6 +223,8 @@ impl Peer {
 
     /// Training for the current round begins, or the peer has done its rounds.
     pub(super) fn begin_round(&mut self, now: Time) {
+        // Also if no other history was to be had: this one is it, then.
+        self.settle_accounts();
         if self.part.stop_before.is_some_and(|stop| self.round >= stop) {
             self.phase = Phase::Finishing { agreed: BTreeMap::new(), since: now };
             self.continue_finishing(now);

@@ -373,7 +373,7 @@ impl Invariants {
             // It took a checkpoint over that round: its last word about it is from another history.
             let unseen = round < peer.log().held_from();
             let right = match fate {
-                Fate::Settled => folded && !back,
+                Fate::Settled => !back && (folded || unseen),
                 Fate::Returned => back && (!folded || unseen),
                 Fate::Open | Fate::GivenUp => round >= peer.log().settled() && !back,
                 // It may be in C or not: that round's set has not been seen here.
