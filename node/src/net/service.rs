@@ -13,7 +13,7 @@ mod exchange;
 mod membership;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -73,6 +73,8 @@ pub(super) struct Service {
     unanswered: Tokens<(PeerKey, ResponseChannel<Vec<u8>>)>,
     /// Bulk that waits for its turn.
     uploads: Upload<(ResponseChannel<Vec<u8>>, Vec<u8>)>,
+    /// Bulk that is refused, and when the asker learns of it.
+    refused: VecDeque<(Instant, ResponseChannel<Vec<u8>>)>,
     requests: HashMap<OutboundRequestId, (PeerKey, u64)>,
 }
 
@@ -119,6 +121,7 @@ impl Service {
             unjudged: Tokens::new(UNJUDGED),
             unanswered: Tokens::new(UNANSWERED),
             uploads: Upload::new(config.max_upload, now),
+            refused: VecDeque::new(),
             requests: HashMap::new(),
         })
     }
@@ -133,6 +136,7 @@ impl Service {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.fatal.is_none() {
+            let due = self.next_due();
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event, Instant::now()),
                 command = self.commands.recv() => match command {
@@ -140,7 +144,7 @@ impl Service {
                     Some(command) => self.on_command(command),
                 },
                 drained = self.outbox.drain() => if drained.is_err() { break },
-                () = until(self.uploads.due()) => self.send_due(Instant::now()),
+                () = until(due) => self.send_due(Instant::now()),
                 _ = tick.tick() => self.on_tick(Instant::now()),
             }
         }

@@ -5,7 +5,7 @@
 //! served. An answer goes out whole, so that it is not overtaken by the asker's patience: the limit holds over
 //! seconds, not over milliseconds. Gossip, statuses and lists of rounds never come here.
 //!
-//! Whoever asks gives up after ten seconds, so what would wait for longer than it is worth is refused at once:
+//! Whoever asks gives up after ten seconds, so what would wait for longer than it is worth is refused soon:
 //! the asker goes elsewhere, or comes back. So that nobody takes the whole queue, a peer has one answer
 //! waiting, or as many as fit into half of the longest wait.
 

@@ -63,15 +63,6 @@ impl Peer {
         self.has_state
     }
 
-    /// C at the beginning of the swarm; a fork's as long as it is here and whole.
-    pub(super) fn origin(&self) -> Option<Coefficients> {
-        let first = |held: &&Held| held.checkpoint.settled == 0 && held.is_intact();
-        match self.genesis.parent {
-            None => Some(initial::coefficients(&self.genesis, &self.layout)),
-            Some(_) => self.checkpoints.iter().find(first).map(|held| held.state.clone()),
-        }
-    }
-
     fn parent_of(&self, settled: u64) -> Option<Parent> {
         self.genesis.parent.filter(|_| settled == 0)
     }

@@ -21,6 +21,10 @@ const REQUESTS: usize = 64;
 const BACKLOG: usize = 256;
 /// How long a peer that floods the swarm with gossip is refused.
 const FLOOD_BAN: Duration = Duration::from_secs(60);
+/// Before somebody is told that its request is refused: who has nobody else to ask asks again at once.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(500);
+/// Refused requests that are not told yet. Of more, the oldest are told at once.
+const REFUSED: usize = 256;
 
 impl Service {
     pub(super) fn publish(&mut self, bytes: Vec<u8>) {
@@ -127,8 +131,13 @@ impl Service {
         match self.uploads.offer(peer, length, (channel, bytes), now) {
             Offered::Send((channel, bytes)) => self.send(channel, bytes),
             Offered::Waits => {}
-            // Dropping the channel closes the stream, as above.
-            Offered::Refused(_) => tracing::debug!(length, "refused: --max-upload is used up for now"),
+            Offered::Refused((channel, _)) => {
+                tracing::debug!(length, "refused: --max-upload is used up for now");
+                if self.refused.len() >= REFUSED {
+                    self.refused.pop_front();
+                }
+                self.refused.push_back((now + REFUSAL_PAUSE, channel));
+            }
         }
     }
 
@@ -138,8 +147,17 @@ impl Service {
         }
     }
 
-    /// Sends the bulk whose turn it is.
+    /// When [`Service::send_due`] has something to do.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        [self.uploads.due(), self.refused.front().map(|(at, _)| *at)].into_iter().flatten().min()
+    }
+
+    /// Sends the bulk whose turn it is, and tells those who are refused.
     pub(super) fn send_due(&mut self, now: Instant) {
+        while self.refused.front().is_some_and(|(at, _)| *at <= now) {
+            // Dropping the channel closes the stream.
+            self.refused.pop_front();
+        }
         while let Some((channel, bytes)) = self.uploads.next(now, |(channel, _)| channel.is_open()) {
             self.send(channel, bytes);
         }
