@@ -77,8 +77,10 @@ impl Peer {
     /// Or, whatever the authors' headers say here, if nearly all neighbours hold another.
     /// Returns whether it does.
     pub(super) fn seek_majority(&mut self, now: Time) -> bool {
-        if let Some(majority) = self.majority.take() {
-            return self.compare(now, Some(majority), &BTreeSet::new());
+        if let Some(majority) = self.majority.take()
+            && self.compare(now, Some(majority), &BTreeSet::new())
+        {
+            return true;
         }
         if self.outvoted_at.is_some_and(|then| now < then + LOOK_AGAIN) {
             return false;
