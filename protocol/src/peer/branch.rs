@@ -121,7 +121,12 @@ impl Peer {
             let other = majority.is_some_and(|majority| {
                 majority.settled == status.settled && majority.digest != status.log_digest
             });
-            let fit = status.role != Role::Joining && !other && differs(status.settled, status.log_digest);
+            // Somebody far behind, who may have begun alone, says nothing about where the swarm is.
+            let behind = self.member && majority.is_none() && status.round + self.longest_jump() < self.round;
+            let fit = status.role != Role::Joining
+                && !other
+                && !behind
+                && differs(status.settled, status.log_digest);
             (fit && !tried.contains(peer)).then_some((status.round, *peer))
         });
         // The furthest first: joining there needs no second join right after.
