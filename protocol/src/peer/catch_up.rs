@@ -97,7 +97,7 @@ impl Peer {
                 empty += 1;
             }
             if empty >= MAX_EMPTY {
-                self.strike("rounds without any delta", source);
+                self.refuse("rounds without any delta", source);
                 self.seek_again(now, "the neighbour has nothing of the rounds that it says are over");
                 return;
             }
