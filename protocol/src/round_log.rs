@@ -392,7 +392,7 @@ impl RoundLog {
     /// Takes back that the rounds from `settled` on have settled, and gives up the sets of those below
     /// `until`, for others to take their place. Returns the deltas that are given up.
     ///
-    /// [`RoundLog::retains`] must hold for them, and a digest after `settled` rounds must be known.
+    /// The sets of these rounds must be here ([`RoundLog::held_from`]), and a digest after `settled` rounds known.
     pub fn rewind(&mut self, settled: u64, until: u64) -> Vec<Arc<Delta>> {
         self.changes += 1;
         self.settled = settled;
