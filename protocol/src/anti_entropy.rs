@@ -15,8 +15,10 @@ use crate::wire::{Role, Status};
 
 /// How often neighbours exchange their status.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// A request without an answer for so long has failed.
+/// A request for bytes without an answer for so long has failed.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same for a question whose answer is small. One that was asked again and answered twice does no harm.
+pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// Neighbours talked to at most.
 pub const MAX_NEIGHBOURS: usize = 128;
 /// Requests under way to one neighbour at most.
@@ -35,6 +37,15 @@ pub enum Pending {
     Bodies(Vec<Digest>),
     /// Log digests.
     History,
+}
+
+impl Pending {
+    fn timeout(&self) -> Duration {
+        match self {
+            Self::Status | Self::Round(_) | Self::History => QUESTION_TIMEOUT,
+            Self::Blob(_) | Self::Bodies(_) => REQUEST_TIMEOUT,
+        }
+    }
 }
 
 /// One connected peer.
@@ -140,7 +151,7 @@ impl Neighbours {
     /// When `due` or `expired` next has something.
     pub fn next_event(&self) -> Option<Time> {
         let status = self.all.values().map(|neighbour| neighbour.next_status).min();
-        let timeout = self.pending.values().map(|(.., sent)| *sent + REQUEST_TIMEOUT).min();
+        let timeout = self.pending.values().map(|(_, pending, sent)| *sent + pending.timeout()).min();
         [status, timeout].into_iter().flatten().min()
     }
 
@@ -176,7 +187,7 @@ impl Neighbours {
         let old: Vec<u64> = self
             .pending
             .iter()
-            .filter(|(_, (.., sent))| *sent + REQUEST_TIMEOUT <= now)
+            .filter(|(_, (_, pending, sent))| *sent + pending.timeout() <= now)
             .map(|(id, _)| *id)
             .collect();
         let mut expired: Vec<_> = old

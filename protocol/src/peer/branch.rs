@@ -121,8 +121,7 @@ impl Peer {
             let other = majority.is_some_and(|majority| {
                 majority.settled == status.settled && majority.digest != status.log_digest
             });
-            // Somebody far behind, who may have begun alone, says nothing about where the swarm is.
-            let behind = self.member && majority.is_none() && status.round + self.longest_jump() < self.round;
+            let behind = majority.is_none() && self.is_behind(status);
             let fit = status.role != Role::Joining
                 && !other
                 && !behind

@@ -15,7 +15,7 @@ use super::join::{Join, Stage};
 use super::{Peer, Phase, Report};
 
 /// Rounds asked for at a time.
-const AHEAD: u64 = 8;
+const AHEAD: u64 = 32;
 
 /// Bodies on their way, beyond which no more rounds are asked for.
 const MANY_BODIES: usize = 256;
@@ -80,6 +80,8 @@ impl Peer {
 
     /// Takes every round in order that is complete, and asks for the next ones.
     pub(super) fn continue_catching_up(&mut self, now: Time, source: PeerKey, target: u64) {
+        // Whoever has loaded a checkpoint stands a window after it, with nothing of the rounds between.
+        let target = target.max(self.round);
         let mut next = self.log.settled();
         let (mut empty, mut full) = (0, next);
         loop {
@@ -91,7 +93,7 @@ impl Peer {
                 break;
             }
             next += 1;
-            if self.log.set_digest(next - 1).is_some() {
+            if self.log.set_digest(next - 1).is_some() || next <= self.round {
                 (empty, full) = (0, next);
             } else {
                 empty += 1;
@@ -105,7 +107,6 @@ impl Peer {
         // Rounds below `next` are complete, so this peer may stand there; a snapshot may stand further. If nobody
         // has a delta of the last ones, the swarm has not come to them yet.
         let reached = if next >= target { next } else { full };
-        let reached = reached.max(self.round.min(target));
         while self.round < reached {
             self.advance_to(now, self.round + 1);
             let Phase::Joining(Join { stage: Stage::CatchingUp { history, .. }, .. }) = &self.phase else {
@@ -123,6 +124,7 @@ impl Peer {
             }
             self.fold(now);
             self.round = self.round.max(target);
+            self.in_touch = true;
             self.neighbours.forgive();
             let round = self.round;
             self.report(Report::Joined { round });
@@ -145,8 +147,10 @@ impl Peer {
     /// All that was asked for is here, but it took its time: goes on with what the swarm has settled since.
     /// Returns whether there is any.
     fn chase(&mut self, now: Time) -> bool {
+        // A little is left to anti-entropy.
+        let little = u64::from(self.genesis.rounds.window / 4);
         let behind =
-            self.neighbours_at(|status| status.settled).is_some_and(|most| most > self.log.settled());
+            self.neighbours_at(|status| status.settled).is_some_and(|most| most > self.log.settled() + little);
         let Phase::Joining(join) = &mut self.phase else { return false };
         if !behind || join.chases >= MAX_CHASES {
             return false;

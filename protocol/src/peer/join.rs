@@ -34,6 +34,10 @@ const MAX_TRIES: u32 = 4;
 /// How long a peer that was part of the swarm looks for somebody to join.
 const GO_ON: Duration = Duration::from_secs(10);
 
+/// How many neighbours a peer wants to hear before it chooses whom to join, and for how long it waits for them.
+const HEAR: usize = 4;
+const HEAR_FOR: Duration = Duration::from_secs(3);
+
 /// A join under way.
 pub(super) struct Join {
     source: PeerKey,
@@ -106,7 +110,20 @@ impl Join {
 impl Peer {
     /// The neighbour to join at, and its status.
     pub(super) fn somebody_to_join(&self) -> Option<(PeerKey, Status)> {
-        self.best_source(|_| true)
+        self.best_source(|status| !self.is_behind(status))
+    }
+
+    /// Whether somebody there says nothing about where the swarm is: it may have begun alone. Who has no way to
+    /// begin follows anybody.
+    pub(super) fn is_behind(&self, status: &Status) -> bool {
+        let slack = if self.member { self.longest_jump() } else { 0 };
+        self.gives_up_seeking().is_some() && status.round + slack < self.round
+    }
+
+    /// Whether enough neighbours have said where they are to choose among them.
+    fn has_heard_enough(&self, now: Time, since: Time) -> bool {
+        let heard = self.neighbours.iter().filter(|(_, neighbour)| neighbour.status.is_some()).count();
+        heard >= self.neighbours.len().min(HEAR) || now >= since + HEAR_FOR
     }
 
     /// Of the neighbours that suit and have failed us least, the one in the middle: who says that it is far
@@ -146,10 +163,11 @@ impl Peer {
             .is_some_and(|round| round > self.round + self.longest_jump())
     }
 
-    /// How many rounds a peer may go on at once. What settles by that has been open for as long again, so
-    /// anti-entropy has completed it; what is further goes through a join.
+    /// How many rounds a peer may go on at once. What settles by that has been open here for as long again, so
+    /// anti-entropy has completed it; what is further goes through a join. So does anything that happened while
+    /// this peer was not there.
     pub(super) fn longest_jump(&self) -> u64 {
-        u64::from(self.genesis.rounds.window / 2).max(1)
+        if self.in_touch { u64::from(self.genesis.rounds.window / 2).max(1) } else { 1 }
     }
 
     pub(super) fn continue_seeking(&mut self, now: Time, since: Time) {
@@ -163,6 +181,9 @@ impl Peer {
             }
             return;
         };
+        if !self.has_heard_enough(now, since) {
+            return;
+        }
         if self.member && self.given_up.is_none() && !self.is_left_behind() {
             // Who said that the swarm is far ahead could not show it.
             self.begin_round(now);

@@ -131,6 +131,8 @@ pub struct Peer {
     member: bool,
     /// Left by everybody, and said so.
     alone: bool,
+    /// Has heard what there was to hear in the rounds that are open: it was there all the time, or has caught up.
+    in_touch: bool,
     refusals: BTreeMap<&'static str, u64>,
     strikes: BTreeMap<PeerKey, u32>,
     actions: VecDeque<Action>,
@@ -202,6 +204,7 @@ impl Peer {
             met_others: false,
             member: false,
             alone: false,
+            in_touch: true,
             refusals: BTreeMap::new(),
             strikes: BTreeMap::new(),
             actions: VecDeque::new(),

@@ -48,6 +48,7 @@ impl Peer {
         }
         if self.met_others && self.neighbours.is_empty() {
             // A week offline is not forced on anyone, and not lost: it stays in the residual.
+            self.in_touch = false;
             if !std::mem::replace(&mut self.alone, true) {
                 self.report(Report::Alone);
             }

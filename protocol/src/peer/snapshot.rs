@@ -122,6 +122,7 @@ impl Peer {
         self.round = round;
         self.next_to_sign = next_to_sign;
         self.met_others = met_others;
+        self.in_touch = round == 0;
         self.ledger = ledger;
         self.given_up = snapshot.given_up.map(|(before, own)| Box::new(GivenUp { before, own }));
         self.restore_outbox(outbox)?;
