@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use swarm_optimizer::coefficients::Coefficients;
 
+use crate::checkpoint::Name;
 use crate::identity::PeerKey;
-use crate::wire::Checkpoint;
 
 /// How a peer takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ pub enum Report {
     /// Nobody was met: this peer is the swarm for now.
     Founded,
     /// Fetching the swarm's state at this checkpoint.
-    JoiningAt(Checkpoint),
+    JoiningAt(Name),
     /// The swarm's state up to `round` is here.
     Joined {
         /// The round joined in.

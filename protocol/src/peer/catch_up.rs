@@ -149,8 +149,9 @@ impl Peer {
     fn chase(&mut self, now: Time) -> bool {
         // A little is left to anti-entropy.
         let little = u64::from(self.genesis.rounds.window / 4);
-        let behind =
-            self.neighbours_at(|status| status.settled).is_some_and(|most| most > self.log.settled() + little);
+        let behind = self
+            .neighbours_at(|status| status.settled)
+            .is_some_and(|most| most > self.log.settled() + little);
         let Phase::Joining(join) = &mut self.phase else { return false };
         if !behind || join.chases >= MAX_CHASES {
             return false;

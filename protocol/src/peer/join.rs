@@ -2,9 +2,10 @@
 //!
 //! 1. A status says where a neighbour is. If our own history reaches into what it retains, both are
 //!    compared (see `branch`), and only the rounds that differ or are missing are fetched (step 4).
-//! 2. Otherwise its newest checkpoint is the target. That checkpoint is believed only if signed headers
-//!    vouch for it: the authors of the round in which it was taken carry its digest, and in their
-//!    `base` the log digest that belongs to it; the pair that most of them carry counts.
+//! 2. Otherwise a checkpoint is the target. It is believed only if signed headers vouch for it: those of the
+//!    last round, as several neighbours list them. The manifest that most of their authors name counts. The
+//!    manifest names all the rest, so nothing else has to be believed. (Headers of the round in which the
+//!    checkpoint was new would do as well, if nobody ever took up another history later.)
 //! 3. The coefficients are fetched by their digest, piece by piece, and verified against it.
 //! 4. Every round since is fetched in order, folded and settled as if it had been lived through.
 
@@ -13,13 +14,12 @@ use std::time::Duration;
 
 use crate::Time;
 use crate::anti_entropy::Pending;
-use crate::checkpoint::{Checkpoints, Held};
+use crate::checkpoint::{Checkpoints, Held, Name};
 use crate::delta::SignedHeader;
-use crate::digest::Digest;
 use crate::identity::PeerKey;
 use crate::replica::Replica;
 use crate::round_log::RoundLog;
-use crate::wire::{Checkpoint, Request, Role, Status};
+use crate::wire::{Request, Role, Status};
 
 use super::branch::{Majority, weighing};
 use super::catch_up::History;
@@ -59,10 +59,10 @@ pub(super) enum Stage {
     /// Asking for the headers that tell whether most authors have this history of the source; these neighbours
     /// have been asked.
     Weighing { history: History, tried: BTreeSet<PeerKey> },
-    /// Asking for the headers that vouch for this checkpoint.
-    Vouching(Checkpoint),
+    /// Asking these neighbours for the headers of `round`, to see which checkpoint their authors name.
+    Vouching { round: u64, asked: BTreeSet<PeerKey>, named: BTreeMap<PeerKey, Name> },
     /// Fetching the coefficients of this checkpoint.
-    Fetching(Checkpoint),
+    Fetching(Name),
     /// Fetching the rounds since; these have been listed by the source. Where the source has settled,
     /// nobody else has a say, and its digests must come out.
     CatchingUp { listed: BTreeSet<u64>, history: History },
@@ -235,14 +235,18 @@ impl Peer {
             self.phase = Phase::Seeking { since: now };
             return;
         };
-        if self.take_start(now, source, target, checkpoint) {
+        if self.take_start(now, source, target, checkpoint.name()) {
             return;
         }
-        let vouching = self.vouching(&checkpoint);
-        if self.ask_round(now, source, vouching) {
-            self.join_from(source, target, Stage::Vouching(checkpoint));
-        } else {
+        // The last round that is complete there; others have it too, or had it when they were there.
+        let round = target.saturating_sub(1);
+        let mut asked: BTreeSet<PeerKey> = self.neighbours.others(&source, HEAR - 1).into_iter().collect();
+        asked.insert(source);
+        asked.retain(|peer| self.ask_round(now, *peer, round));
+        if asked.is_empty() {
             self.phase = Phase::Seeking { since: now };
+        } else {
+            self.join_from(source, target, Stage::Vouching { round, asked, named: BTreeMap::new() });
         }
     }
 
@@ -280,36 +284,46 @@ impl Peer {
             self.weigh(now, source, headers);
             return;
         }
-        let Phase::Joining(join) = &mut self.phase else { return };
-        let Stage::Vouching(checkpoint) = join.stage else { return };
-        let vouching = checkpoint.settled.saturating_add(u64::from(self.genesis.rounds.window)) - 1;
-        if round != vouching || join.source != source {
+        let Phase::Joining(Join { stage: Stage::Vouching { round: awaited, asked, named }, .. }) =
+            &mut self.phase
+        else {
+            return;
+        };
+        if round != *awaited || !asked.remove(&source) {
             return;
         }
-        let mut votes: BTreeMap<(Digest, Digest), BTreeSet<PeerKey>> = BTreeMap::new();
         for signed in headers {
             let header = &signed.header;
-            let about = header.swarm == self.swarm && header.checkpoint_round == checkpoint.settled;
-            if about && header.author != self.me && self.checks.is_signed(signed) {
-                votes.entry((header.checkpoint_digest, header.base)).or_default().insert(header.author);
+            let about = header.swarm == self.swarm && header.checkpoint_round > 0 && header.author != self.me;
+            if about && !named.contains_key(&header.author) && self.checks.is_signed(signed) {
+                let name = Name { settled: header.checkpoint_round, manifest: header.checkpoint_digest };
+                named.insert(header.author, name);
             }
         }
-        // Most authors win; a tie goes to the smallest digests, the same for everybody.
-        // What its authors have given up since nobody has, though: it is of no use.
-        let offered = |manifest: &Digest| {
-            let mut all = self.neighbours.iter().filter_map(|(_, neighbour)| neighbour.status.as_ref());
-            all.any(|(status, _)| status.checkpoint.is_some_and(|held| held.manifest == *manifest))
-        };
-        let best = votes
-            .into_iter()
-            .max_by_key(|(pair, authors)| (offered(&pair.0), authors.len(), std::cmp::Reverse(*pair)));
-        match best {
-            Some(((manifest, log_digest), _)) => {
-                join.stage =
-                    Stage::Fetching(Checkpoint { settled: checkpoint.settled, manifest, log_digest });
-                self.report(Report::JoiningAt(Checkpoint { manifest, log_digest, ..checkpoint }));
+        if asked.is_empty() {
+            self.choose_checkpoint();
+        }
+    }
+
+    /// Everybody who was asked has told, or will not: the checkpoint that most authors name is the one.
+    fn choose_checkpoint(&mut self) {
+        let Phase::Joining(Join { stage: Stage::Vouching { named, .. }, .. }) = &self.phase else { return };
+        let any = self.given_up.is_some() || !self.has_state;
+        let mut votes: BTreeMap<Name, usize> = BTreeMap::new();
+        for name in named.values().filter(|name| any || name.settled > self.log.settled()) {
+            *votes.entry(*name).or_default() += 1;
+        }
+        // A tie: the newer one, then the smallest digest, the same for everybody.
+        let order =
+            |(name, authors): &(Name, usize)| (*authors, name.settled, std::cmp::Reverse(name.manifest));
+        match votes.into_iter().max_by_key(order) {
+            Some((name, _)) => {
+                self.report(Report::JoiningAt(name));
+                if let Phase::Joining(join) = &mut self.phase {
+                    join.enter(Stage::Fetching(name));
+                }
             }
-            None => join.failed = Some("no author vouches for the newest checkpoint"),
+            None => self.join_cannot_use("no author vouches for a checkpoint"),
         }
     }
 
@@ -318,7 +332,17 @@ impl Peer {
     /// five would never let anybody in.
     pub(super) fn join_failed(&mut self, now: Time, peer: PeerKey) {
         let Phase::Joining(join) = &mut self.phase else { return };
-        if join.source != peer || matches!(join.stage, Stage::Fetching(_)) {
+        if let Stage::Vouching { asked, named, .. } = &mut join.stage
+            && (asked.len() > 1 || !named.is_empty())
+        {
+            if asked.remove(&peer) && asked.is_empty() {
+                self.choose_checkpoint();
+            }
+            return;
+        }
+        // Of those who were to vouch, the last one stands for all.
+        let last = matches!(&join.stage, Stage::Vouching { asked, .. } if asked.contains(&peer));
+        if join.source != peer && !last || matches!(join.stage, Stage::Fetching(_)) {
             return;
         }
         join.unanswered += 1;
@@ -331,21 +355,15 @@ impl Peer {
                 let round = weighing(history, window);
                 round.is_some_and(|round| self.ask_round(now, peer, round))
             }
-            Stage::Vouching(checkpoint) => {
-                let checkpoint = *checkpoint;
-                let vouching = self.vouching(&checkpoint);
-                self.ask_round(now, peer, vouching)
+            Stage::Vouching { round, .. } => {
+                let round = *round;
+                self.ask_round(now, peer, round)
             }
             Stage::Fetching(_) => true,
         };
         if let (false, Phase::Joining(join)) = (asked, &mut self.phase) {
             join.failed = Some("the neighbour that was asked does not answer");
         }
-    }
-
-    /// The round whose headers vouch for `checkpoint`.
-    fn vouching(&self, checkpoint: &Checkpoint) -> u64 {
-        checkpoint.settled.saturating_add(u64::from(self.genesis.rounds.window)) - 1
     }
 
     /// A join at `source` has led nowhere: it is asked last from now on.
@@ -373,8 +391,8 @@ impl Peer {
     /// The checkpoint that was fetched is whole: this peer stands there now.
     pub(super) fn checkpoint_arrived(&mut self, now: Time, held: Held) {
         let Phase::Joining(join) = &mut self.phase else { return };
-        let Stage::Fetching(checkpoint) = join.stage else { return };
-        if checkpoint != held.checkpoint {
+        let checkpoint = held.checkpoint;
+        if !matches!(join.stage, Stage::Fetching(name) if name == checkpoint.name()) {
             return;
         }
         let (source, target) = (join.source, join.target);
@@ -414,16 +432,17 @@ impl Peer {
         let Phase::Joining(join) = &self.phase else { return };
         let (source, target) = (join.source, join.target);
         let connected = self.neighbours.iter().any(|(peer, _)| *peer == source);
-        let gone = !connected && !matches!(join.stage, Stage::Fetching(_));
+        let several = matches!(join.stage, Stage::Fetching(_) | Stage::Vouching { .. });
+        let gone = !connected && !several;
         if let Some(why) = join.failed.or(gone.then_some("the neighbour that was asked is gone")) {
             self.seek_again(now, why);
             return;
         }
         match &join.stage {
-            Stage::Comparing { .. } | Stage::Weighing { .. } | Stage::Vouching(_) => {}
-            Stage::Fetching(checkpoint) => {
-                let checkpoint = *checkpoint;
-                if let Err(why) = self.continue_transfer(now, checkpoint, source) {
+            Stage::Comparing { .. } | Stage::Weighing { .. } | Stage::Vouching { .. } => {}
+            Stage::Fetching(name) => {
+                let name = *name;
+                if let Err(why) = self.continue_transfer(now, name) {
                     self.seek_again(now, why);
                 }
             }

@@ -10,7 +10,7 @@ use swarm_optimizer::coefficients::Coefficients;
 use swarm_optimizer::layout::Layout;
 
 use crate::Time;
-use crate::checkpoint::{Checkpoints, Held, Manifest};
+use crate::checkpoint::{Checkpoints, Held, Manifest, Name};
 use crate::digest::Digest;
 use crate::genesis::{Genesis, GenesisError, Parent};
 use crate::identity::PeerKey;
@@ -68,29 +68,21 @@ impl Peer {
     }
 
     /// If `claimed` is a fork's starting point, begins to fetch it from `source`. Returns whether it is.
-    pub(super) fn take_start(
-        &mut self,
-        now: Time,
-        source: PeerKey,
-        target: u64,
-        claimed: Checkpoint,
-    ) -> bool {
+    pub(super) fn take_start(&mut self, now: Time, source: PeerKey, target: u64, claimed: Name) -> bool {
         if self.parent_of(claimed.settled).is_none() {
             return false;
         }
-        // The history before the first round follows from the genesis, whatever the neighbour says.
-        let log_digest = RoundLog::new(&self.genesis).log_digest();
-        let checkpoint = Checkpoint { log_digest, ..claimed };
-        self.report(Report::JoiningAt(checkpoint));
-        self.join_from(source, target, Stage::Fetching(checkpoint));
+        self.report(Report::JoiningAt(claimed));
+        self.join_from(source, target, Stage::Fetching(claimed));
         self.continue_joining(now);
         true
     }
 
     /// Whether `manifest`, whose hash is the one that was asked for, may be believed: one of a starting point
-    /// is vouched for by the genesis alone.
+    /// is vouched for by the genesis alone, from which its history follows too.
     pub(super) fn may_believe(&self, manifest: &Manifest) -> bool {
-        self.parent_of(manifest.settled).is_none_or(|parent| parent.state == manifest.state)
+        let begins = || manifest.digests == RoundLog::new(&self.genesis).recent_digests();
+        self.parent_of(manifest.settled).is_none_or(|parent| parent.state == manifest.state && begins())
     }
 
     /// A checkpoint is not what it was said to be. Who named a starting point that is none has lied; of a

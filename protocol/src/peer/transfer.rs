@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 
 use crate::Time;
-use crate::checkpoint::{Assembly, Held, Manifest, manifest_len};
+use crate::checkpoint::{Assembly, Held, Manifest, Name, manifest_len};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
-use crate::wire::{Checkpoint, Role};
+use crate::wire::{Role, Status};
 
 use super::Peer;
 
@@ -22,7 +22,7 @@ const MAX_FAILURES: u32 = 3;
 
 /// A checkpoint under way.
 pub(super) struct Transfer {
-    checkpoint: Checkpoint,
+    name: Name,
     /// What has been fetched so far, once the manifest is here.
     assembly: Option<Assembly>,
     /// What has been asked for, and of whom.
@@ -39,32 +39,22 @@ impl Transfer {
 }
 
 impl Peer {
-    /// Goes on fetching `checkpoint`; `source` has it for certain. Returns why it cannot.
-    pub(super) fn continue_transfer(
-        &mut self,
-        now: Time,
-        checkpoint: Checkpoint,
-        source: PeerKey,
-    ) -> Result<(), &'static str> {
-        if self.transfer.as_ref().is_none_or(|transfer| transfer.checkpoint != checkpoint) {
+    /// Goes on fetching the checkpoint of this name. Returns why it cannot.
+    pub(super) fn continue_transfer(&mut self, now: Time, name: Name) -> Result<(), &'static str> {
+        if self.transfer.as_ref().is_none_or(|transfer| transfer.name != name) {
             self.cancel_transfer();
-            self.transfer = Some(Transfer {
-                checkpoint,
-                assembly: None,
-                asked: BTreeMap::new(),
-                failures: BTreeMap::new(),
-            });
+            self.transfer =
+                Some(Transfer { name, assembly: None, asked: BTreeMap::new(), failures: BTreeMap::new() });
         }
         let Some(transfer) = &self.transfer else { return Ok(()) };
-        let has = |peer: &PeerKey, status: &crate::wire::Status| {
-            // Who has a newer one keeps the one before.
-            let has = status.checkpoint.is_some_and(|held| {
-                held.manifest == checkpoint.manifest || held.settled > checkpoint.settled
-            });
-            status.role != Role::Joining && (has || *peer == source)
+        // Who has the next one keeps the one before.
+        let next = name.settled + u64::from(self.genesis.rounds.checkpoint_every);
+        let has = |status: &Status| {
+            let held = status.checkpoint.filter(|_| status.role != Role::Joining);
+            held.is_some_and(|held| held.name() == name || held.settled == next)
         };
         let fit = self.neighbours.iter().filter_map(|(peer, neighbour)| {
-            let has = neighbour.status.as_ref().is_some_and(|(status, _)| has(peer, status));
+            let has = neighbour.status.as_ref().is_some_and(|(status, _)| has(status));
             let failures = transfer.failures.get(peer).copied().unwrap_or(0);
             (has && failures < MAX_FAILURES).then_some(*peer)
         });
@@ -83,7 +73,7 @@ impl Peer {
         let wanted: Vec<(Digest, u64)> = match &transfer.assembly {
             None => {
                 let window = u64::from(self.genesis.rounds.window);
-                vec![(checkpoint.manifest, manifest_len(self.layout.len(), checkpoint.settled, window))]
+                vec![(name.manifest, manifest_len(self.layout.len(), name.settled, window))]
             }
             Some(assembly) => assembly.missing(),
         };
@@ -110,10 +100,10 @@ impl Peer {
         let transfer = self.transfer.as_mut()?;
         let from = transfer.asked.remove(&hash)?;
         transfer.failures.remove(&from);
-        let settled = transfer.checkpoint.settled;
+        let settled = transfer.name.settled;
         let Some(assembly) = &mut transfer.assembly else {
             // Its hash is right: whoever made it, most authors vouch for it, or the genesis.
-            let manifest = Manifest::decode(bytes, &transfer.checkpoint, self.layout.len(), window);
+            let manifest = Manifest::decode(bytes, &transfer.name, self.layout.len(), window);
             let manifest = manifest.filter(|manifest| self.may_believe(manifest));
             match (manifest, &mut self.transfer) {
                 (Some(manifest), Some(transfer)) => {
