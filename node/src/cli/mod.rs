@@ -177,7 +177,6 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// A flag that Ctrl-C or a request to terminate sets, for commands that are no node.
-#[cfg(feature = "train")]
 fn stop_flag() -> Result<Arc<std::sync::atomic::AtomicBool>> {
     let flag = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let set = flag.clone();

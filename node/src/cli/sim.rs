@@ -1,5 +1,7 @@
 //! `swarm sim`: many peers in one process, in virtual time.
 
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -118,6 +120,7 @@ impl Sim {
     /// Runs it; an error if anything went wrong that must not.
     pub(super) fn execute(self) -> Result<()> {
         let options = self.options();
+        let stop = super::stop_flag()?;
         let began = Instant::now();
         let mut said = began;
         let summary = run(&options, |Progress { round, rounds, present, events, .. }| {
@@ -126,7 +129,9 @@ impl Sim {
                 let percent = 100 * round / rounds.max(1);
                 eprintln!("{percent:3} %  round {round} of {rounds}, {present} peers, {events} events");
             }
+            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
+
         let summary = summary.map_err(|error| anyhow!("{error}"))?;
         print!("{summary}");
         println!("{:<24} {:.1} s", "time taken", began.elapsed().as_secs_f64());

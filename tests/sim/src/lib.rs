@@ -16,18 +16,22 @@
 //! Otherwise there is a [`Summary`].
 //!
 //! ```
+//! use std::ops::ControlFlow;
 //! use swarm_sim::{Options, run};
 //!
 //! let options = Options { peers: 8, rounds: 6, loss: 0.1, ..Options::default() };
-//! let summary = run(&options, |progress| assert!(progress.round <= progress.rounds)).unwrap();
+//! let go_on = |_| ControlFlow::Continue(());
+//! let summary = run(&options, go_on).unwrap();
 //! assert_eq!(summary.agreed, 8);
 //! // Once more: the same run.
-//! assert_eq!(run(&options, |_| ()).unwrap().trace, summary.trace);
+//! assert_eq!(run(&options, go_on).unwrap().trace, summary.trace);
 //! ```
 //!
 //! To be fast, signatures are verified and bodies decoded once for all peers (they look at the same
 //! bytes), and the trainer makes up a few coefficients; with [`Options::full`] every peer does everything
 //! by itself.
+
+use std::ops::ControlFlow;
 
 mod attacks;
 mod clock;
@@ -48,11 +52,13 @@ pub use sabotage::Sabotage;
 pub use summary::{Progress, Summary};
 pub use violation::{Error, Invariant, Violation};
 
-/// Runs the simulation that `options` describe. `progress` is called once a virtual second.
+/// Runs the simulation that `options` describe. `progress` is called once a virtual second, and says whether to
+/// go on.
 ///
 /// # Errors
-/// [`Error::Options`] for options that make no sense, [`Error::Violation`] if an invariant does not hold.
-pub fn run(options: &Options, progress: impl FnMut(Progress)) -> Result<Summary, Error> {
+/// [`Error::Options`] for options that make no sense, [`Error::Violation`] if an invariant does not hold,
+/// [`Error::Stopped`] if `progress` did not want to go on.
+pub fn run(options: &Options, progress: impl FnMut(Progress) -> ControlFlow<()>) -> Result<Summary, Error> {
     world::World::new(options)?.run(progress)
 }
 
@@ -64,5 +70,5 @@ pub fn run(options: &Options, progress: impl FnMut(Progress)) -> Result<Summary,
 pub fn run_with(options: &Options, sabotage: Sabotage) -> Result<Summary, Error> {
     let mut world = world::World::new(options)?;
     world.sabotage(sabotage);
-    world.run(|_| ())
+    world.run(|_| ControlFlow::Continue(()))
 }

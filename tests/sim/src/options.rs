@@ -148,7 +148,7 @@ impl Options {
         for (name, share) in shares {
             within(name, share, 0.0, 1.0)?;
         }
-        within("peers", self.peers as f64, 1.0, 100_000.0)?;
+        within("peers", self.peers as f64, 2.0, 100_000.0)?;
         within("rounds", self.rounds as f64, 1.0, 1e6)?;
         within("spread", self.spread, 0.0, 3.0)?;
         within("drift", self.drift, 0.0, 0.1)?;
@@ -261,7 +261,7 @@ mod tests {
         Options::default().validate().unwrap();
         let error = |options: Options| options.validate().unwrap_err();
         assert!(error(Options { loss: 1.5, ..Options::default() }).starts_with("loss = 1.5"));
-        assert!(error(Options { peers: 0, ..Options::default() }).starts_with("peers"));
+        assert!(error(Options { peers: 1, ..Options::default() }).starts_with("peers"));
         assert!(error(Options { window: 1, ..Options::default() }).starts_with("rounds.window"));
         let nothing = Options { byzantine: 0.1, attacks: Vec::new(), ..Options::default() };
         assert!(error(nothing).starts_with("attack"));

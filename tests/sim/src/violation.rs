@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::options::Options;
+use crate::summary::Progress;
 
 /// What all peers must hold to, whatever the weather.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,4 +75,8 @@ pub enum Error {
     /// An invariant does not hold.
     #[error(transparent)]
     Violation(#[from] Violation),
+    /// Whoever ran it wanted no more.
+    #[error("stopped in round {} of {}, after {} virtual seconds and {} events; nothing had gone wrong so far",
+        .0.round, .0.rounds, .0.time.as_secs(), .0.events)]
+    Stopped(Progress),
 }

@@ -7,6 +7,7 @@ mod act;
 mod weather;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -279,7 +280,10 @@ impl World {
     }
 
     /// Runs until all agree.
-    pub(crate) fn run(mut self, mut progress: impl FnMut(Progress)) -> Result<Summary, Error> {
+    pub(crate) fn run(
+        mut self,
+        mut progress: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Summary, Error> {
         for at in 0..self.options.peers {
             self.start(at, Some(Duration::ZERO), false)?;
         }
@@ -287,7 +291,10 @@ impl World {
         self.queue.after(LOOK, Event::Look);
         while let Some(event) = self.queue.next() {
             if matches!(event, Event::Look) {
-                progress(self.progress());
+                let here = self.progress();
+                if progress(here).is_break() {
+                    return Err(Error::Stopped(here));
+                }
                 if self.look()? {
                     break;
                 }

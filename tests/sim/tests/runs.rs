@@ -3,16 +3,21 @@
 // A panic is how a test fails, in its helpers too.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use swarm_sim::{Attack, Options, Summary, run};
+use swarm_sim::{Attack, Error, Options, Progress, Summary, run};
 
 fn small() -> Options {
     Options { peers: 16, rounds: 24, ..Options::default() }
 }
 
+fn go_on(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 fn agreed(options: &Options) -> Summary {
-    run(options, |_| ()).unwrap_or_else(|error| panic!("{error}"))
+    run(options, go_on).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Weather: sixty milliseconds of latency, a few messages that overtake others, one slow peer in ten;
@@ -134,9 +139,43 @@ fn a_summary_is_a_table_and_data() {
     assert_eq!(data["state"], summary.state);
 }
 
+/// Weather: bad. Two in ten messages are lost, one peer in twenty leaves in each round, and of those coming back
+/// some are newcomers. Everybody settles the same all the time: nobody takes part in a round before it has what
+/// was said in the rounds that are open.
+#[test]
+fn churn_and_loss_part_nobody() {
+    for seed in 1..4 {
+        let options = Options { peers: 40, rounds: 40, seed, loss: 0.2, churn: 0.05, ..Options::default() };
+        let summary = agreed(&options);
+        assert_eq!(summary.parted_settlements, 0, "{summary}");
+        assert!(summary.left > 20 && summary.returned > 0 && summary.newcomers > 0, "{summary}");
+    }
+}
+
+/// Weather: the same, and two halves do not hear each other for three windows.
+#[test]
+fn churn_loss_and_a_long_split() {
+    for seed in 1..4 {
+        let bad = Options { peers: 40, rounds: 80, seed, loss: 0.2, churn: 0.05, ..Options::default() };
+        let summary = agreed(&Options { partition: Some(Duration::from_secs(150)), window: 10, ..bad });
+        assert!(summary.parted_settlements > 0, "{summary}");
+    }
+}
+
+/// No weather at all: somebody wants no more.
+#[test]
+fn a_run_can_be_stopped() {
+    let stop = |progress: Progress| match progress.round {
+        0..3 => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(()),
+    };
+    let Err(Error::Stopped(progress)) = run(&small(), stop) else { panic!("it went on") };
+    assert_eq!((progress.round, progress.rounds), (3, 24));
+}
+
 /// No weather at all.
 #[test]
 fn options_that_make_no_sense_are_refused() {
-    let error = run(&Options { loss: 2.0, ..small() }, |_| ()).unwrap_err();
+    let error = run(&Options { loss: 2.0, ..small() }, go_on).unwrap_err();
     assert_eq!(error.to_string(), "loss = 2: must be between 0 and 1");
 }
