@@ -96,6 +96,8 @@ fn assert_unharmed(world: &mut World, what: &str) {
         );
     }
     world.assert_agreement(&[0, 1, 2, LATE]);
+    // Nor does a liar hold them for ever.
+    assert!([0, 1, 2, LATE].iter().all(|at| world.finished.contains(at)), "{what}: {:?}", world.finished);
     world.assert_only_banned(&[LIAR]);
     let (asked, served) = (world.asked[&(LATE, LIAR)], world.served_to(LATE).bytes);
     assert!(asked < 2500, "{what}: {asked} questions");

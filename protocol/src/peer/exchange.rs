@@ -221,7 +221,7 @@ impl Peer {
         if diverged && !joining {
             self.report(Report::Diverged { peer, settled });
         }
-        if !joining && matches!(self.phase, Phase::Finishing { .. }) && self.differing_neighbour().is_some() {
+        if !joining && matches!(self.phase, Phase::Finishing { .. }) && self.differing().next().is_some() {
             // No more rounds will settle here, but everybody has the headers of the last one.
             self.count_bases(self.round.saturating_sub(1));
             self.seek_majority(now);

@@ -326,14 +326,21 @@ impl Peer {
         self.neighbours.len()
     }
 
-    /// A neighbour whose settled history is not ours, as far as its last status tells: its C differs.
+    /// A neighbour whose settled history is not ours, as far as its last status tells: its C differs. `None` if
+    /// there are too few of them to say that it is not just one who lies.
     pub fn differing_neighbour(&self) -> Option<PeerKey> {
+        let first = self.differing().next()?;
+        (self.differing().count() * rounds::ONE_OF > self.neighbours.len()).then_some(first)
+    }
+
+    /// All neighbours whose settled history is not ours.
+    fn differing(&self) -> impl Iterator<Item = PeerKey> {
         let differs = |status: &Status| {
             let ours = self.log.digest_after(status.settled);
             status.role != Role::Joining && ours.is_some_and(|ours| ours != status.log_digest)
         };
-        let mut all = self.neighbours.iter();
-        all.find(|(_, neighbour)| neighbour.status.as_ref().is_some_and(|(status, _)| differs(status)))
+        let all = self.neighbours.iter();
+        all.filter(move |(_, neighbour)| neighbour.status.as_ref().is_some_and(|(status, _)| differs(status)))
             .map(|(peer, _)| *peer)
     }
 

@@ -22,6 +22,13 @@ const AGREEING_STATUSES: u64 = 2;
 /// Without neighbours, a finishing peer stays this long for somebody to come back.
 pub(super) const FINISH_ALONE: Duration = Duration::from_secs(3);
 
+/// A finishing peer does not stay longer than this and a round for a few neighbours who never agree, if most do:
+/// what it knows, those know too.
+const FINISH_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Of so many neighbours one may disagree.
+pub(super) const ONE_OF: usize = 4;
+
 /// A status older than this does not say any more where a neighbour is.
 const FRESH: Duration = STATUS_INTERVAL.saturating_mul(4);
 
@@ -307,13 +314,15 @@ impl Peer {
     }
 
     /// A peer that has done its rounds stays until every neighbour is as far and holds the same sets,
-    /// in two statuses in a row: what it knows may be known to nobody else yet.
+    /// in two statuses in a row: what it knows may be known to nobody else yet. After a while, most are enough: a
+    /// neighbour that lies about itself would hold it for ever.
     fn continue_finishing(&mut self, now: Time) {
         let ours = self.log.set_digests(self.log.settled());
         let (settled, round) = (self.log.settled(), self.round);
+        let patience = FINISH_PATIENCE + Duration::from_millis(self.genesis.rounds.round_ms.into());
         let Phase::Finishing { agreed, since } = &mut self.phase else { return };
         agreed.retain(|peer, _| self.neighbours.iter().any(|(neighbour, _)| neighbour == peer));
-        let mut all = true;
+        let mut dissenting = 0;
         for (peer, neighbour) in self.neighbours.iter() {
             let same = neighbour.status.as_ref().is_some_and(|(status, _)| {
                 let there = match status.role {
@@ -334,10 +343,11 @@ impl Peer {
                 agreed.remove(peer);
             }
             let first = *agreed.entry(*peer).or_insert(neighbour.heard);
-            all &= same && neighbour.heard >= first + AGREEING_STATUSES - 1;
+            dissenting += usize::from(!same || neighbour.heard < first + AGREEING_STATUSES - 1);
         }
         let alone = self.neighbours.is_empty();
-        if all && (!alone || !self.met_others || now >= *since + FINISH_ALONE) {
+        let few = dissenting * ONE_OF <= self.neighbours.len() && now >= *since + patience;
+        if (dissenting == 0 || few) && (!alone || !self.met_others || now >= *since + FINISH_ALONE) {
             self.phase = Phase::Finished;
             self.actions.push_back(Action::Finished);
         }
