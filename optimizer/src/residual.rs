@@ -162,11 +162,11 @@ impl Residual {
         delta.for_each(layout, |index, units| self.values[index] += units as f32 * UNIT);
     }
 
-    /// Takes up what C gained from `before` to `after`: `inverseDCT(after - R)` is then what
-    /// `inverseDCT(before - R)` was, but for rounding.
-    pub fn rebase(&mut self, before: &Coefficients, after: &Coefficients) {
+    /// Takes up `share` of what C gained from `before` to `after`. With all of it (1), `inverseDCT(after - R)` is
+    /// then what `inverseDCT(before - R)` was, but for rounding; with nothing (0) the model moves as far as C did.
+    pub fn rebase(&mut self, before: &Coefficients, after: &Coefficients, share: f32) {
         let gained = before.values().iter().zip(after.values()).map(|(old, new)| new.wrapping_sub(*old));
-        self.values.iter_mut().zip(gained).for_each(|(value, gained)| *value += gained as f32 * UNIT);
+        self.values.iter_mut().zip(gained).for_each(|(value, gained)| *value += share * gained as f32 * UNIT);
     }
 
     /// Takes out what `delta` carried: it was sent after this residual was saved.
@@ -325,10 +325,16 @@ mod tests {
         let mut transforms = Transforms::new(&layout);
         let mut models = [vec![0.0; layout.len()], vec![0.0; layout.len()]];
         model(&layout, &mut transforms, &before, Some(&residual), None, &mut models[0]);
-        residual.rebase(&before, &after);
+        let mut half = residual.clone();
+        residual.rebase(&before, &after, 1.0);
         model(&layout, &mut transforms, &after, Some(&residual), None, &mut models[1]);
         let furthest = models[0].iter().zip(&models[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(furthest < 1e-5, "{furthest}");
+        let own = half.values().to_vec();
+        half.rebase(&before, &after, 0.5);
+        for ((half, whole), own) in half.values().iter().zip(residual.values()).zip(own) {
+            assert!((half - (whole + own) / 2.0).abs() < 1e-6, "{half} {whole} {own}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!                     ├──> returned    its round settled without it: it goes back to the residual, once
 //!                     └──> forfeited   void by equivocation, or nobody is left who knows
 //!   settled ──> given up ──┬──> settled    it is in the other history too
-//!                          └──> kept       it is not: the residual takes up what C lost and gained
+//!                          └──> kept       it is not: a share of what C lost and gained goes to the residual
 //! ```
 //!
 //! A delta that was returned and turns out to be in the other history leaves the residual again. So at any
@@ -92,7 +92,7 @@ pub enum Fate {
     Settled,
     /// It went back to the residual.
     Returned,
-    /// The residual took up the difference between a history that had it and one that need not have it.
+    /// The residual took up of the difference between a history that had it and one that need not have it.
     Kept,
     /// It is lost.
     Forfeited,

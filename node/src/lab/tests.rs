@@ -116,7 +116,7 @@ fn all_views_agree_once_everything_has_arrived() {
 }
 
 #[test]
-fn who_was_cut_off_takes_up_the_history_of_the_others_and_keeps_its_model() {
+fn who_was_cut_off_takes_up_the_history_of_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let around = around(dir.path());
     let settings =

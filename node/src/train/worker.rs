@@ -5,7 +5,7 @@
 //!   Start    H inner steps, or as many as fit into the round's time; then `Trained`
 //!   Extract  a delta of the member;  `Extracted`
 //!   Return   an own delta did not enter C: back to the residual;  Take  it did after all: out again
-//!   Rebase   the member keeps its model while C leaves one history for another
+//!   Rebase   the member keeps a share of its own way while C leaves one history for another
 //! ```
 //!
 //! What folding and extracting are, [`super::member`] says. Orders are taken between two steps only, so a

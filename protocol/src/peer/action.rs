@@ -67,8 +67,8 @@ pub enum Action {
     /// C has changed: recompute the model (see [`super::Peer::take_touched`]).
     Folded,
     /// C has left one history for another, without deltas that this peer had published; it was this
-    /// before. The device's own model shall stay as it is: the residual takes up the difference, C as it
-    /// is now minus C as it was.
+    /// before. What the device learned shall not be lost with them: the residual takes up a share of the
+    /// difference, C as it is now minus C as it was.
     Rebase(Box<Coefficients>),
     /// The round of an own delta has settled without it: what it carried goes back to the residual.
     Return {

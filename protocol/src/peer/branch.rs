@@ -12,10 +12,11 @@
 //! instead. Integers go out of C as exactly as they came in.
 //!
 //! # What the device learned
-//! Rounds that are given up may hold deltas that this peer published, and nobody else's C has them. Its
-//! own model then stays where it is: what C loses and gains on the way goes to its residual
-//! ([`super::Action::Rebase`]), from where it is published again, bit by bit. Nothing that it learned is
-//! lost, and nothing is counted twice, for the rounds that held it are gone.
+//! Rounds that are given up may hold deltas that this peer published, and nobody else's C has them. A
+//! share of what C loses and gains on the way goes to its residual ([`super::Action::Rebase`]), from where it
+//! is published again, bit by bit. How much is the trainer's to say: the whole difference keeps the device's
+//! own model as it is, and pulls everybody else's towards it. Nothing is counted twice, for the rounds that
+//! held it are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -7,7 +7,7 @@
 //! and a delta that never arrived anywhere returns to its author's residual.
 //!
 //! Learners that were cut off have a history of their own by then. The larger side's is everybody's
-//! afterwards; those of the smaller one keep their models, and their residuals take up the difference
+//! afterwards; the residuals of the smaller one take up a share of the difference
 //! ([`Member::rebase`]).
 
 use std::collections::BTreeMap;
