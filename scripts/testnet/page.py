@@ -39,8 +39,9 @@ path { fill: none; vector-effect: non-scaling-stroke; } .grid { stroke: var(--li
 .c4 { stroke: var(--c4); } .c5 { stroke: var(--c5); } .c6 { stroke: var(--c6); } .c7 { stroke: var(--c7); }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: .4rem 0; font-size: .9rem; }
 .legend svg { width: 24px; height: 8px; margin-right: .4rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; margin-inline: calc(50% - min(50vw - 1rem, 46rem)); } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th { white-space: normal; vertical-align: bottom; }
 th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--bg); }
 code { font-size: .85em; overflow-wrap: anywhere; }
 """
