@@ -21,7 +21,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// Neighbours talked to at most.
 pub const MAX_NEIGHBOURS: usize = 128;
-/// Requests under way to one neighbour at most.
+/// Requests under way to one neighbour at most, for bytes and others each.
 pub const MAX_PENDING: usize = 16;
 
 /// A question that awaits its answer.
@@ -40,11 +40,12 @@ pub enum Pending {
 }
 
 impl Pending {
+    fn is_for_bytes(&self) -> bool {
+        matches!(self, Self::Blob(_) | Self::Bodies(_))
+    }
+
     fn timeout(&self) -> Duration {
-        match self {
-            Self::Status | Self::Round(_) | Self::History => QUESTION_TIMEOUT,
-            Self::Blob(_) | Self::Bodies(_) => REQUEST_TIMEOUT,
-        }
+        if self.is_for_bytes() { REQUEST_TIMEOUT } else { QUESTION_TIMEOUT }
     }
 }
 
@@ -160,7 +161,9 @@ impl Neighbours {
         if !self.all.contains_key(&peer) {
             return None;
         }
-        if self.pending.values().filter(|(to, ..)| *to == peer).count() >= MAX_PENDING {
+        // Questions do not keep bytes from being asked for, nor bytes questions.
+        let same = |what: &Pending| what.is_for_bytes() == pending.is_for_bytes();
+        if self.pending.values().filter(|(to, what, _)| *to == peer && same(what)).count() >= MAX_PENDING {
             return None;
         }
         self.next_id += 1;
@@ -180,6 +183,11 @@ impl Neighbours {
     /// Whether this question is under way.
     pub fn is_pending(&self, peer: &PeerKey, pending: &Pending) -> bool {
         self.pending.values().any(|(to, what, _)| to == peer && what == pending)
+    }
+
+    /// How many requests for bytes are under way at `peer`.
+    pub fn pieces_pending(&self, peer: &PeerKey) -> usize {
+        self.pending.values().filter(|(to, what, _)| to == peer && what.is_for_bytes()).count()
     }
 
     /// Takes all questions that have waited for too long.

@@ -86,6 +86,11 @@ impl Fetcher {
         self.wants.contains_key(hash)
     }
 
+    /// Who is asked for these bytes.
+    pub fn source(&self, hash: &Digest) -> Option<PeerKey> {
+        self.wants.get(hash).map(|want| want.source)
+    }
+
     /// Bytes that arrived so far for a want, and its full length.
     pub fn progress(&self, hash: &Digest) -> Option<(u64, u64)> {
         self.wants.get(hash).map(|want| (want.buffer.len() as u64, want.length))

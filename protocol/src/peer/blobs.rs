@@ -1,7 +1,10 @@
 //! Pulling bytes by their hash from neighbours, and serving them.
 //!
 //! Long ones come piece by piece. Bodies that are small are asked for many at a time: somebody who catches up
-//! needs thousands, and a question for each would take as long as the network is far.
+//! needs thousands, and a question for each would take as long as the network is far. Of long ones, two are under
+//! way at each source, and the others wait here.
+
+use std::collections::VecDeque;
 
 use crate::Time;
 use crate::anti_entropy::Pending;
@@ -11,6 +14,14 @@ use crate::identity::PeerKey;
 use crate::wire::{MAX_BODIES, MAX_CHUNK, MAX_INLINE, Refusal, Request, Response};
 
 use super::Peer;
+
+/// Requests for bytes under way at one neighbour.
+const AT_ONCE: usize = 2;
+
+/// Pieces that wait for one neighbour: whoever announces more than it delivers shall not take all the room. From
+/// the source of a join more are wanted.
+const MAX_WAITING: usize = 64;
+const MAX_JOINING: usize = 512;
 
 impl Peer {
     /// Starts to pull `length` bytes with this hash from `source`, or adds it as a spare source.
@@ -23,36 +34,69 @@ impl Peer {
     }
 
     fn ask_piece(&mut self, now: Time, hash: Digest, piece: Piece) {
-        let whole = self.fetcher.progress(&hash) == Some((0, u64::from(piece.length)));
-        if whole && piece.length as usize <= MAX_INLINE {
-            self.small.entry(piece.peer).or_default().push((hash, piece.length));
-            return;
-        }
-        let request = Request::Blob { hash, offset: piece.offset, length: piece.length };
-        if !self.ask(now, piece.peer, Pending::Blob(hash), &request) {
-            // A source that takes no more questions is passed over; each try uses one up, so this ends.
+        let most = if self.join_source() == Some(piece.peer) { MAX_JOINING } else { MAX_WAITING };
+        let waiting = self.pieces.entry(piece.peer).or_default();
+        waiting.retain(|(other, _)| *other != hash);
+        if waiting.len() < most {
+            waiting.push_back((hash, piece));
+        } else {
+            // Passed over; each try uses a source up, so this ends.
             self.piece_failed(now, piece.peer, hash);
         }
     }
 
-    /// Asks for the small ones that have come together.
-    pub(super) fn ask_small(&mut self, now: Time) {
-        while let Some((peer, wanted)) = self.small.pop_first() {
-            let mut wanted = wanted.into_iter().peekable();
-            while wanted.peek().is_some() {
-                let (mut hashes, mut total) = (Vec::new(), 0);
-                while hashes.len() < MAX_BODIES
-                    && let Some((hash, length)) = wanted.next_if(|(_, length)| total + length <= MAX_CHUNK)
-                {
-                    hashes.push(hash);
-                    total += length;
-                }
-                let request = Request::Bodies(hashes.clone());
-                if !self.ask(now, peer, Pending::Bodies(hashes.clone()), &request) {
-                    hashes.into_iter().for_each(|hash| self.piece_failed(now, peer, hash));
-                }
+    /// Whether this piece is a whole blob, and short enough to be asked for together with others.
+    fn is_small(&self, hash: &Digest, piece: &Piece) -> bool {
+        let whole = self.fetcher.progress(hash) == Some((0, u64::from(piece.length)));
+        whole && piece.length as usize <= MAX_INLINE
+    }
+
+    /// Asks for the pieces that wait, a few at a time of each source: on a slow link, many together would all be
+    /// too late, and the questions between them too.
+    pub(super) fn ask_pieces(&mut self, now: Time) {
+        let peers: Vec<PeerKey> = self.pieces.keys().copied().collect();
+        for peer in peers {
+            while self.neighbours.pieces_pending(&peer) < AT_ONCE && self.ask_next_piece(now, peer) {}
+            if self.pieces.get(&peer).is_some_and(VecDeque::is_empty) {
+                self.pieces.remove(&peer);
             }
         }
+    }
+
+    /// Asks `peer` for the next piece, or for the next small ones together. Returns whether there may be more.
+    fn ask_next_piece(&mut self, now: Time, peer: PeerKey) -> bool {
+        let Some(waiting) = self.pieces.get_mut(&peer) else { return false };
+        let Some((hash, piece)) = waiting.pop_front() else { return false };
+        if self.fetcher.source(&hash) != Some(peer) {
+            // It is no longer wanted, or somebody else is asked.
+            return true;
+        }
+        let (mut hashes, mut total) = (vec![hash], piece.length);
+        let request = if self.is_small(&hash, &piece) {
+            while hashes.len() < MAX_BODIES
+                && let Some((hash, piece)) =
+                    self.pieces.get(&peer).and_then(|waiting| waiting.front()).copied()
+                && self.is_small(&hash, &piece)
+                && total + piece.length <= MAX_CHUNK
+            {
+                self.pieces.get_mut(&peer).and_then(VecDeque::pop_front);
+                hashes.push(hash);
+                total += piece.length;
+            }
+            Request::Bodies(hashes.clone())
+        } else {
+            Request::Blob { hash, offset: piece.offset, length: piece.length }
+        };
+        let pending = match &request {
+            Request::Bodies(_) => Pending::Bodies(hashes.clone()),
+            _ => Pending::Blob(hash),
+        };
+        let asked = self.ask(now, peer, pending, &request);
+        if !asked {
+            // It is gone.
+            hashes.into_iter().for_each(|hash| self.piece_failed(now, peer, hash));
+        }
+        true
     }
 
     /// `peer` answered with `bytes` of a blob of `total` bytes.

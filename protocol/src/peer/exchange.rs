@@ -38,7 +38,7 @@ impl Peer {
     pub fn handle_response(&mut self, now: Time, peer: PeerKey, id: u64, answer: Option<&[u8]>) {
         let Some(pending) = self.neighbours.answered(&peer, id) else { return };
         let Some(bytes) = answer else {
-            self.unanswered(now, peer, pending);
+            self.unanswered(now, peer, pending, false);
             self.continue_phase(now);
             return;
         };
@@ -55,7 +55,7 @@ impl Peer {
                 let mut all = headers.iter().chain(proofs.iter().map(|proof| &proof.0));
                 if !fits || !all.all(|signed| expected(&signed.header)) {
                     self.strike("round response about something else", peer);
-                    self.unanswered(now, peer, pending);
+                    self.unanswered(now, peer, pending, false);
                 } else if !self.may_say(&peer, round) {
                     // Asked before the join that is under way.
                 } else {
@@ -81,29 +81,29 @@ impl Peer {
                 let most = u64::from(rounds.retention) + 2 * u64::from(rounds.window) + 1;
                 if digests.is_empty() || digests.len() as u64 > most || first > u64::MAX / 2 {
                     self.strike("impossible history", peer);
-                    self.unanswered(now, peer, Pending::History);
+                    self.unanswered(now, peer, Pending::History, false);
                 } else {
                     self.history_arrived(now, peer, History { first, held_from, digests });
                 }
             }
-            (pending, Ok(Response::Refused(_))) => self.unanswered(now, peer, pending),
+            (pending, Ok(Response::Refused(_))) => self.unanswered(now, peer, pending, false),
             (pending, _) => {
                 self.strike("malformed response", peer);
-                self.unanswered(now, peer, pending);
+                self.unanswered(now, peer, pending, false);
             }
         }
         self.continue_phase(now);
     }
 
-    /// A question was refused, failed, timed out, or its peer is gone.
-    pub(super) fn unanswered(&mut self, now: Time, peer: PeerKey, pending: Pending) {
+    /// A question was refused, failed, timed out (`silent`), or its peer is gone.
+    pub(super) fn unanswered(&mut self, now: Time, peer: PeerKey, pending: Pending, silent: bool) {
         match pending {
             Pending::Status => {}
             Pending::Round(round) => {
                 self.settle_claim(&peer, round, &[]);
-                self.join_failed(now, peer);
+                self.join_failed(now, peer, silent);
             }
-            Pending::History => self.join_failed(now, peer),
+            Pending::History => self.join_failed(now, peer, silent),
             Pending::Blob(hash) => self.piece_failed(now, peer, hash),
             Pending::Bodies(hashes) => {
                 hashes.iter().for_each(|hash| self.piece_failed(now, peer, *hash));

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::Time;
-use crate::anti_entropy::Pending;
+use crate::anti_entropy::{Pending, QUESTION_TIMEOUT};
 use crate::checkpoint::{Checkpoints, Held, Name};
 use crate::delta::SignedHeader;
 use crate::identity::PeerKey;
@@ -25,8 +25,10 @@ use super::branch::{Majority, weighing};
 use super::catch_up::History;
 use super::{Peer, Phase, Report};
 
-/// Rounds that the source may leave unanswered in a row before another one is looked for.
+/// Rounds that the source may refuse in a row before another one is looked for. It may be silent a few times:
+/// whatever times out together counts as one silence, for a link that is busy stops all questions at once.
 const MAX_UNANSWERED: u32 = 16;
+const SILENCE: u32 = MAX_UNANSWERED / 4;
 
 /// The same for a question that is asked alone.
 const MAX_TRIES: u32 = 4;
@@ -46,6 +48,8 @@ pub(super) struct Join {
     pub(super) stage: Stage,
     /// Questions in a row without an answer.
     pub(super) unanswered: u32,
+    /// When questions last timed out.
+    silent: Option<Time>,
     /// How often the swarm had gone on when all was here.
     pub(super) chases: u32,
     /// Why it cannot go on.
@@ -215,7 +219,8 @@ impl Peer {
             Phase::Joining(join) => join.chases,
             _ => 0,
         };
-        self.phase = Phase::Joining(Join { source, target, stage, unanswered: 0, chases, failed: None });
+        self.phase =
+            Phase::Joining(Join { source, target, stage, unanswered: 0, silent: None, chases, failed: None });
     }
 
     /// Starts to join at the newest checkpoint of `source` or of another neighbour, for want of a history in
@@ -330,7 +335,7 @@ impl Peer {
     /// `peer`, if it is the source, does not answer what it knows of a round, or its history. It is asked
     /// again a few times: what it has listed is lost with the join, and a network that loses one question in
     /// five would never let anybody in.
-    pub(super) fn join_failed(&mut self, now: Time, peer: PeerKey) {
+    pub(super) fn join_failed(&mut self, now: Time, peer: PeerKey, silent: bool) {
         let Phase::Joining(join) = &mut self.phase else { return };
         if let Stage::Vouching { asked, named, .. } = &mut join.stage
             && (asked.len() > 1 || !named.is_empty())
@@ -345,7 +350,14 @@ impl Peer {
         if join.source != peer && !last || matches!(join.stage, Stage::Fetching(_)) {
             return;
         }
-        join.unanswered += 1;
+        let catching_up = matches!(join.stage, Stage::CatchingUp { .. });
+        if catching_up && silent {
+            if join.silent.is_some_and(|then| now < then + QUESTION_TIMEOUT) {
+                return;
+            }
+            join.silent = Some(now);
+        }
+        join.unanswered += if catching_up && silent { SILENCE } else { 1 };
         let window = u64::from(self.genesis.rounds.window);
         let asked = match &join.stage {
             Stage::CatchingUp { .. } => join.unanswered < MAX_UNANSWERED,

@@ -51,7 +51,7 @@ use crate::checkpoint::Checkpoints;
 use crate::checks::{Checks, Direct};
 use crate::delta::Delta;
 use crate::digest::Digest;
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Piece};
 use crate::genesis::{Genesis, GenesisError};
 use crate::identity::{Identity, PeerKey};
 use crate::ledger::{Accounts, Fate, Ledger};
@@ -100,8 +100,8 @@ pub struct Peer {
     bodies: BTreeMap<Digest, admission::AwaitedBody>,
     /// Deltas of open rounds that came from neighbours' lists and have not been passed on.
     unpassed: BTreeSet<(u64, Digest)>,
-    /// Hashes and lengths of small blobs that are about to be asked for, by source.
-    small: BTreeMap<PeerKey, Vec<(Digest, u32)>>,
+    /// Pieces that are about to be asked for, by source.
+    pieces: BTreeMap<PeerKey, VecDeque<(Digest, Piece)>>,
     checkpoints: Checkpoints,
     /// What headers name before there is a checkpoint.
     start: Checkpoint,
@@ -185,7 +185,7 @@ impl Peer {
             fetcher: Fetcher::default(),
             bodies: BTreeMap::new(),
             unpassed: BTreeSet::new(),
-            small: BTreeMap::new(),
+            pieces: BTreeMap::new(),
             checkpoints,
             transfer: None,
             ledger: Ledger::default(),
@@ -252,7 +252,7 @@ impl Peer {
     /// Time has passed.
     pub fn handle_wake(&mut self, now: Time) {
         for (peer, pending) in self.neighbours.expired(now) {
-            self.unanswered(now, peer, pending);
+            self.unanswered(now, peer, pending, true);
         }
         for peer in self.neighbours.due(now) {
             self.send_status(now, peer);
@@ -270,7 +270,10 @@ impl Peer {
     /// `peer` is gone.
     pub fn handle_disconnected(&mut self, now: Time, peer: PeerKey) {
         for pending in self.neighbours.disconnected(&peer) {
-            self.unanswered(now, peer, pending);
+            self.unanswered(now, peer, pending, false);
+        }
+        for (hash, _) in self.pieces.remove(&peer).into_iter().flatten() {
+            self.piece_failed(now, peer, hash);
         }
         self.continue_phase(now);
     }

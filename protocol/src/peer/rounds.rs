@@ -182,7 +182,7 @@ impl Peer {
             Phase::Finishing { .. } => self.continue_finishing(now),
             _ => {}
         }
-        self.ask_small(now);
+        self.ask_pieces(now);
     }
 
     /// Whether every author that is expected has its delta of this round in the log.

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::Time;
+
 use crate::checkpoint::{Assembly, Held, Manifest, Name, manifest_len};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
