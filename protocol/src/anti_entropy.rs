@@ -185,9 +185,14 @@ impl Neighbours {
         self.pending.values().any(|(to, what, _)| to == peer && what == pending)
     }
 
-    /// How many requests for bytes are under way at `peer`.
-    pub fn pieces_pending(&self, peer: &PeerKey) -> usize {
-        self.pending.values().filter(|(to, what, _)| to == peer && what.is_for_bytes()).count()
+    /// The hashes of all bytes that `peer` has been asked for.
+    pub fn pieces_pending(&self, peer: &PeerKey) -> impl Iterator<Item = &Digest> {
+        let of = self.pending.values().filter(move |(to, ..)| to == peer);
+        of.flat_map(|(_, what, _)| match what {
+            Pending::Blob(hash) => std::slice::from_ref(hash),
+            Pending::Bodies(hashes) => hashes,
+            _ => &[],
+        })
     }
 
     /// Takes all questions that have waited for too long.

@@ -1,8 +1,8 @@
 //! Pulling bytes by their hash from neighbours, and serving them.
 //!
 //! Long ones come piece by piece. Bodies that are small are asked for many at a time: somebody who catches up
-//! needs thousands, and a question for each would take as long as the network is far. Of long ones, two are under
-//! way at each source, and the others wait here.
+//! needs thousands, and a question for each would take as long as the network is far. Of long ones, a chunk or two
+//! are under way at each source, and the others wait here.
 
 use std::collections::VecDeque;
 
@@ -15,8 +15,8 @@ use crate::wire::{MAX_BODIES, MAX_CHUNK, MAX_INLINE, Refusal, Request, Response}
 
 use super::Peer;
 
-/// Requests for bytes under way at one neighbour.
-const AT_ONCE: usize = 2;
+/// While more than this many bytes are under way at a neighbour, it is not asked for others.
+const UNDER_WAY: u64 = MAX_CHUNK as u64;
 
 /// Pieces that wait for one neighbour: whoever announces more than it delivers shall not take all the room. From
 /// the source of a join more are wanted.
@@ -56,11 +56,20 @@ impl Peer {
     pub(super) fn ask_pieces(&mut self, now: Time) {
         let peers: Vec<PeerKey> = self.pieces.keys().copied().collect();
         for peer in peers {
-            while self.neighbours.pieces_pending(&peer) < AT_ONCE && self.ask_next_piece(now, peer) {}
+            while self.under_way(&peer) <= UNDER_WAY && self.ask_next_piece(now, peer) {}
             if self.pieces.get(&peer).is_some_and(VecDeque::is_empty) {
                 self.pieces.remove(&peer);
             }
         }
+    }
+
+    /// Bytes that `peer` has been asked for and has not sent yet.
+    fn under_way(&self, peer: &PeerKey) -> u64 {
+        let left = |hash: &Digest| {
+            let (here, total) = self.fetcher.progress(hash)?;
+            Some((total - here).min(MAX_CHUNK.into()))
+        };
+        self.neighbours.pieces_pending(peer).filter_map(left).sum()
     }
 
     /// Asks `peer` for the next piece, or for the next small ones together. Returns whether there may be more.
