@@ -291,6 +291,10 @@ fn a_restored_peer_is_the_same_peer() {
     peer.restore(world.now, before.snapshot(), &[]).unwrap();
     assert_eq!(peer.round(), before.round());
     assert_eq!(peer.state_digest(), before.state_digest());
+    // A body that is not its header's is noticed, whatever it holds.
+    let mut damaged = before.snapshot();
+    damaged.deltas[0].1 = vec![1, 2, 3].into();
+    assert!(peer.restore(world.now, damaged, &[]).unwrap_err().contains("another body than its header"));
     assert_eq!(peer.log_digest(), before.log_digest());
     let mut other = genesis().as_ref().clone();
     other.seed += 1;

@@ -16,7 +16,6 @@ use crate::delta::{Delta, SignedHeader};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
 use crate::ledger::Ledger;
-use crate::packing;
 use crate::replica::Replica;
 use crate::round_log::{Entry, RoundLog};
 use crate::wire::{Checkpoint, Gossip};
@@ -102,7 +101,13 @@ impl Peer {
         }
         let mut deltas = Vec::with_capacity(snapshot.deltas.len());
         for (signed, body) in snapshot.deltas {
-            packing::decode(&self.layout, &self.genesis.rule, &body).map_err(|error| error.to_string())?;
+            // All were admitted once. To unpack them again takes a minute for a larger model.
+            if Digest::of_bytes(&body) != signed.header.body_hash {
+                return Err(format!(
+                    "a delta of round {} has another body than its header",
+                    signed.header.round
+                ));
+            }
             deltas.push(Delta { id: signed.header.id(), signed, body });
         }
         let log = RoundLog::from_contents(&self.genesis, (settled, held_from), digests, deltas, proofs);
