@@ -92,7 +92,7 @@ pub enum Fate {
     Settled,
     /// It went back to the residual.
     Returned,
-    /// The residual took up of the difference between a history that had it and one that need not have it.
+    /// The residual took up a share of what parts a history that had it from one that need not have it.
     Kept,
     /// It is lost.
     Forfeited,

@@ -299,7 +299,9 @@ impl Peer {
         }
         for signed in headers {
             let header = &signed.header;
-            let about = header.swarm == self.swarm && header.checkpoint_round > 0 && header.author != self.me;
+            // No author has settled more than its round says: what is beyond is not even counted.
+            let possible = (1..=self.log.settled_at(round)).contains(&header.checkpoint_round);
+            let about = header.swarm == self.swarm && possible && header.author != self.me;
             if about && !named.contains_key(&header.author) && self.checks.is_signed(signed) {
                 let name = Name { settled: header.checkpoint_round, manifest: header.checkpoint_digest };
                 named.insert(header.author, name);
