@@ -66,13 +66,16 @@ impl Coefficients {
         let mut cursors: Vec<_> = deltas.iter().map(|delta| delta.tiles().peekable()).collect();
         let mut sums = vec![0i64; layout.side() * layout.side()];
         let mut named: Vec<u16> = Vec::new();
+        let mean = Mean::of(n as u64);
         for (index, tile) in layout.tiles().iter().enumerate() {
             for cursor in &mut cursors {
                 while let Some((_, step, entries)) = cursor.next_if(|(at, ..)| *at == index) {
                     let step = i64::from(step.units());
-                    for entry in entries.iter().filter(|entry| usize::from(entry.position) < tile.area()) {
-                        sums[usize::from(entry.position)] += step * i64::from(entry.level);
-                        named.push(entry.position);
+                    for entry in entries {
+                        if let Some(sum) = sums[..tile.area()].get_mut(usize::from(entry.position)) {
+                            *sum += step * i64::from(entry.level);
+                            named.push(entry.position);
+                        }
                     }
                 }
             }
@@ -86,7 +89,9 @@ impl Coefficients {
             for position in named.drain(..).map(usize::from) {
                 // A position named by several authors comes up several times; after the first its sum
                 // is zero again, and so is its fold.
-                let change = divide_half_away(std::mem::take(&mut sums[position]), n) as i32;
+                let sum = std::mem::take(&mut sums[position]);
+                let change = mean.magnitude(sum.unsigned_abs()) as i32;
+                let change = if sum < 0 { change.wrapping_neg() } else { change };
                 block[position] = match direction {
                     Direction::In => block[position].wrapping_sub(change),
                     Direction::Out => block[position].wrapping_add(change),
@@ -106,10 +111,30 @@ impl Coefficients {
     }
 }
 
-/// `a / n` rounded to nearest, halves away from zero. `n` is positive.
-fn divide_half_away(a: i64, n: i64) -> i64 {
-    let magnitude = (2 * a.abs() + n) / (2 * n);
-    if a < 0 { -magnitude } else { magnitude }
+/// Division by the number of authors, rounded to nearest, halves away from zero.
+#[derive(Clone, Copy)]
+struct Mean {
+    n: u64,
+    /// 2^64 / 2n, rounded up: multiplying by it and dropping 64 bits divides what is below 2^32 exactly (Lemire,
+    /// Kaser and Kurz, "Faster remainder by direct computation", 2019), in a fraction of a division's time.
+    reciprocal: u64,
+}
+
+impl Mean {
+    /// `n` is at least 1 and below 2^31.
+    fn of(n: u64) -> Self {
+        Self { n, reciprocal: u64::MAX / (2 * n) + 1 }
+    }
+
+    /// |a| / n, rounded: (2 |a| + n) / 2n, rounded down.
+    fn magnitude(self, a: u64) -> u64 {
+        let numerator = 2 * a + self.n;
+        if numerator < 1 << 32 {
+            ((u128::from(numerator) * u128::from(self.reciprocal)) >> 64) as u64
+        } else {
+            numerator / (2 * self.n)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -152,9 +177,9 @@ mod tests {
     #[test]
     fn halves_go_away_from_zero() {
         let cases =
-            [(5, 2, 3), (-5, 2, -3), (4, 3, 1), (-4, 3, -1), (0, 7, 0), (7, 1, 7), (1, 3, 0), (2, 4, 1)];
+            [(5, 2, 3), (4, 3, 1), (0, 7, 0), (7, 1, 7), (1, 3, 0), (2, 4, 1), (1 << 33, 3, 2863311531)];
         for (a, n, expected) in cases {
-            assert_eq!(divide_half_away(a, n), expected, "{a} / {n}");
+            assert_eq!(Mean::of(n).magnitude(a), expected, "{a} / {n}");
         }
     }
 
@@ -172,6 +197,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn means_are_rounded_exactly(a in 0u64..1 << 34, near in 0u64..5, n in 1u64..5000) {
+            // Anywhere, and just around a half.
+            for a in [a, a / n * n + (n / 2 + near).saturating_sub(2)] {
+                prop_assert_eq!(Mean::of(n).magnitude(a), (2 * a + n) / (2 * n), "{} / {}", a, n);
+            }
+        }
+
         #[test]
         fn the_fold_is_its_definition_in_any_order(
             mut deltas in proptest::collection::vec(arbitrary_delta(), 1..6), rotate in 0usize..6,

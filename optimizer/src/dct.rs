@@ -28,6 +28,7 @@
 //! the machine it runs on, so the last bits of a result differ from machine to machine. Nothing
 //! shared between peers may depend on them.
 
+pub(crate) mod lee;
 #[cfg(test)]
 mod tests;
 

@@ -9,12 +9,14 @@
 //! 4. [`residual::model`] turns the integers (and a device's own residual) back into parameters.
 //!
 //! Only step 3 is shared, and it is integer addition: order, hardware and kernels cannot part two
-//! peers. [`layout`] says where every scalar lies; [`dct`] and [`topk`] are the kernels; [`demo`] is
+//! peers. [`layout`] says where every scalar lies; [`kernels`] does the work a tile at a time, with [`dct`] and [`topk`]; [`demo`] is
 //! the paper's float optimizer (arXiv 2411.19870), the baseline that everything is measured against.
 
 pub mod coefficients;
 pub mod dct;
 pub mod demo;
+pub mod kernels;
+mod lanes;
 pub mod layout;
 pub mod residual;
 pub mod sparse;

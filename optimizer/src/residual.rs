@@ -13,55 +13,16 @@
 use thiserror::Error;
 
 use crate::coefficients::{Coefficients, UNIT};
-use crate::dct::TileDct;
-use crate::layout::{Layout, Tile};
-use crate::sparse::{Entry, MAX_LEVEL, SparseDelta, Step};
-use crate::topk;
+use crate::kernels::{Kernels, Pass};
+use crate::layout::Layout;
+use crate::sparse::SparseDelta;
 
-/// The least coefficient that is sent, in steps: below it, sending costs more than it tells. (Between 0.5,
-/// plain rounding, and what makes a step the centroid of what is rounded to it, for normal and for
-/// heavier tails.)
-const DEAD_ZONE: f64 = 0.62;
-
-/// The smallest step, as a share of the mean magnitude: 15 of them are three standard deviations of
-/// normally distributed coefficients.
-const FINEST: f64 = 0.25;
-
-/// A displacement held a NaN or an infinity; nothing was changed.
+/// A displacement held a NaN or an infinity (or a value above 1e19, whose square is one).
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[error("parameter {parameter}: training produced a value that is not finite")]
 pub struct NotFinite {
     /// The first parameter concerned.
     pub parameter: String,
-}
-
-/// The transforms of every tile shape that a layout uses.
-#[derive(Clone)]
-pub struct Transforms {
-    plans: Vec<((usize, usize), TileDct<f32>)>,
-}
-
-impl Transforms {
-    /// Plans the transforms for `layout`: usually one or two shapes, at most four a parameter.
-    pub fn new(layout: &Layout) -> Self {
-        let mut transforms = Self { plans: Vec::new() };
-        for tile in layout.tiles() {
-            transforms.of(tile);
-        }
-        transforms
-    }
-
-    fn of(&mut self, tile: &Tile) -> &mut TileDct<f32> {
-        let shape = (tile.rows, tile.cols);
-        let index = match self.plans.iter().position(|(planned, _)| *planned == shape) {
-            Some(index) => index,
-            None => {
-                self.plans.push((shape, TileDct::new(tile.rows, tile.cols)));
-                self.plans.len() - 1
-            }
-        };
-        &mut self.plans[index].1
-    }
 }
 
 /// R in coefficient order, in units of model parameters.
@@ -93,68 +54,74 @@ impl Residual {
     }
 
     /// `R += DCT(before - after)`: what local training moved the parameters by. Both slices are in
-    /// parameter order.
+    /// parameter order. Returns the Euclidean norm of it.
     ///
     /// # Errors
-    /// [`NotFinite`] if either holds a NaN or an infinity; R is then unchanged.
+    /// [`NotFinite`] if either holds a NaN or an infinity; R is then unchanged, but for rounding.
     pub fn accumulate(
         &mut self,
         layout: &Layout,
-        transforms: &mut Transforms,
+        kernels: &mut Kernels,
         before: &[f32],
         after: &[f32],
-    ) -> Result<(), NotFinite> {
-        if let Some(bad) = before.iter().zip(after).position(|(b, a)| !(b - a).is_finite()) {
-            return Err(NotFinite { parameter: layout.parameter_at(bad).unwrap_or("?").to_owned() });
-        }
-        let area = layout.side() * layout.side();
-        let (mut from, mut to) = (vec![0.0; area], vec![0.0; area]);
-        for tile in layout.tiles() {
-            let (from, to) = (&mut from[..tile.area()], &mut to[..tile.area()]);
-            tile.gather(before, from);
-            tile.gather(after, to);
-            from.iter_mut().zip(&*to).for_each(|(b, a)| *b -= a);
-            transforms.of(tile).forward(from);
-            self.values[tile.range()].iter_mut().zip(&*from).for_each(|(r, d)| *r += d);
-        }
-        Ok(())
+    ) -> Result<f64, NotFinite> {
+        let mut nothing = SparseDelta::default();
+        self.advance(layout, kernels, Pass { moved: Some((before, after)), extract: None }, &mut nothing)
     }
 
     /// Takes the `k` largest coefficients of every full tile (other tiles at the same density) out of R,
-    /// each rounded to a whole number of the tile's step, at most [`MAX_LEVEL`] of them and at most
-    /// `2^max_exponent` units. R keeps the difference.
-    ///
-    /// The step is the mean magnitude of the chosen, which is best where few are chosen and they are
-    /// alike; or, if that is smaller, what makes the least of them [`DEAD_ZONE`] of a step, which is best
-    /// where many are chosen or some are far larger than others; but no less than [`FINEST`] of the mean,
-    /// so that levels reach the largest. A coefficient that rounds to 0 stays.
-    pub fn extract(&mut self, layout: &Layout, k: usize, max_exponent: u8) -> SparseDelta {
+    /// each rounded to a whole number of the tile's step, at most [`crate::sparse::MAX_LEVEL`] of them and at
+    /// most `2^max_exponent` units. R keeps the difference.
+    pub fn extract(
+        &mut self,
+        layout: &Layout,
+        kernels: &mut Kernels,
+        k: usize,
+        max_exponent: u8,
+    ) -> SparseDelta {
         let mut delta = SparseDelta::default();
-        let (mut scratch, mut chosen) = (Vec::new(), Vec::new());
-        let cap = 1i64 << max_exponent.min(30);
-        for (index, tile) in layout.tiles().iter().enumerate() {
-            let block = &mut self.values[tile.range()];
-            topk::select(block, layout.tile_k(tile.area(), k), &mut scratch, &mut chosen);
-            let magnitudes = chosen.iter().map(|&at| f64::from(block[at as usize]).abs());
-            let (sum, least) =
-                magnitudes.fold((0.0, f64::INFINITY), |(sum, least), x| (sum + x, x.min(least)));
-            let mean = sum / chosen.len().max(1) as f64;
-            let step = mean.min((least / DEAD_ZONE).max(FINEST * mean)) / f64::from(UNIT);
-            if !step.is_finite() {
-                continue;
-            }
-            let step = Step::nearest(step.min(cap as f64));
-            let most = (cap / i64::from(step.units())).min(i64::from(MAX_LEVEL)) as f32;
-            let value = step.units() as f32 * UNIT;
-            let entries = chosen.iter().filter_map(|&at| {
-                let coefficient = &mut block[at as usize];
-                let level = (*coefficient / value).round().clamp(-most, most);
-                *coefficient -= level * value;
-                (level != 0.0).then_some(Entry { position: at as u16, level: level as i8 })
-            });
-            delta.push(index as u32, step, entries);
-        }
+        let pass = Pass { moved: None, extract: Some((k, max_exponent)) };
+        // Without a displacement nothing can be wrong with it.
+        let _ = self.advance(layout, kernels, pass, &mut delta);
         delta
+    }
+
+    /// [`Residual::accumulate`], then [`Residual::extract`] into `delta`, in one pass over memory.
+    ///
+    /// # Errors
+    /// As [`Residual::accumulate`]; `delta` is then empty.
+    #[allow(clippy::too_many_arguments)] // All of a round.
+    pub fn accumulate_and_extract(
+        &mut self,
+        layout: &Layout,
+        kernels: &mut Kernels,
+        before: &[f32],
+        after: &[f32],
+        k: usize,
+        max_exponent: u8,
+        delta: &mut SparseDelta,
+    ) -> Result<f64, NotFinite> {
+        let pass = Pass { moved: Some((before, after)), extract: Some((k, max_exponent)) };
+        self.advance(layout, kernels, pass, delta)
+    }
+
+    fn advance(
+        &mut self,
+        layout: &Layout,
+        kernels: &mut Kernels,
+        pass: Pass<'_>,
+        delta: &mut SparseDelta,
+    ) -> Result<f64, NotFinite> {
+        delta.clear();
+        kernels.advance(layout, &mut self.values, pass, delta).map(f64::sqrt).map_err(|tile| {
+            // The other tiles have taken up what moved and given some of it away.
+            self.give_back(layout, delta);
+            delta.clear();
+            let back = pass.moved.map(|(before, after)| (after, before));
+            let _ = kernels.advance(layout, &mut self.values, Pass { moved: back, extract: None }, delta);
+            let name = layout.tiles().get(tile).and_then(|tile| layout.parameter_at(tile.offset));
+            NotFinite { parameter: name.unwrap_or("?").to_owned() }
+        })
     }
 
     /// Puts what `delta` carried back: it was not accepted into the shared model after all.
@@ -180,32 +147,20 @@ impl Residual {
 /// are written, if given.
 pub fn model(
     layout: &Layout,
-    transforms: &mut Transforms,
+    kernels: &mut Kernels,
     shared: &Coefficients,
     residual: Option<&Residual>,
     only: Option<&[bool]>,
     out: &mut [f32],
 ) {
-    let mut buffer = vec![0.0; layout.side() * layout.side()];
-    for (index, tile) in layout.tiles().iter().enumerate() {
-        if only.is_some_and(|flags| !flags.get(index).copied().unwrap_or(true)) {
-            continue;
-        }
-        let block = &mut buffer[..tile.area()];
-        let c = &shared.values()[tile.range()];
-        block.iter_mut().zip(c).for_each(|(out, &c)| *out = c as f32 * UNIT);
-        if let Some(residual) = residual {
-            block.iter_mut().zip(&residual.values[tile.range()]).for_each(|(out, r)| *out -= r);
-        }
-        transforms.of(tile).inverse(block);
-        tile.scatter(block, out);
-    }
+    kernels.model(layout, shared, residual.map(Residual::values), only, out);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::coefficients::Direction;
+    use crate::sparse::Entry;
     use proptest::prelude::*;
 
     fn layout() -> Layout {
@@ -236,25 +191,25 @@ mod tests {
         #[test]
         fn c_minus_r_gives_back_q(seed in any::<u64>(), k in 1usize..256) {
             let layout = layout();
-            let mut transforms = Transforms::new(&layout);
+            let mut kernels = Kernels::single(&layout);
             let c0 = noise(seed, layout.len(), 300_000.0).iter().map(|v| *v as i32).collect();
             let mut c = Coefficients::new(c0);
             let mut r = Residual::zeros(&layout);
             let mut q = vec![0.0; layout.len()];
-            model(&layout, &mut transforms, &c, Some(&r), None, &mut q);
+            model(&layout, &mut kernels, &c, Some(&r), None, &mut q);
             for round in 0..3 {
                 let step = noise(seed ^ (round + 7), layout.len(), 0.01);
                 let trained: Vec<f32> = q.iter().zip(&step).map(|(q, s)| q + s).collect();
-                r.accumulate(&layout, &mut transforms, &q, &trained).unwrap();
-                model(&layout, &mut transforms, &c, Some(&r), None, &mut q);
+                r.accumulate(&layout, &mut kernels, &q, &trained).unwrap();
+                model(&layout, &mut kernels, &c, Some(&r), None, &mut q);
                 close(&q, &trained, 5e-6);
 
                 let before = r.norm();
-                let delta = r.extract(&layout, k, 18);
+                let delta = r.extract(&layout, &mut kernels, k, 18);
                 prop_assert!(!delta.is_empty() && r.norm() < before);
                 let mut touched = vec![false; layout.tiles().len()];
                 c.fold(&layout, &[&delta], Direction::In, &mut touched);
-                model(&layout, &mut transforms, &c, Some(&r), Some(&touched), &mut q);
+                model(&layout, &mut kernels, &c, Some(&r), Some(&touched), &mut q);
                 close(&q, &trained, 5e-6);
             }
         }
@@ -262,9 +217,10 @@ mod tests {
         #[test]
         fn what_is_returned_is_what_was_taken(seed in any::<u64>()) {
             let layout = layout();
+            let mut kernels = Kernels::single(&layout);
             let r = Residual::from_values(&layout, noise(seed, layout.len(), 0.02)).unwrap();
             let mut changed = r.clone();
-            let delta = changed.extract(&layout, 64, 18);
+            let delta = changed.extract(&layout, &mut kernels, 64, 18);
             let sent = changed.clone();
             changed.give_back(&layout, &delta);
             close(changed.values(), r.values(), 1e-8);
@@ -276,8 +232,9 @@ mod tests {
     #[test]
     fn levels_are_multiples_of_a_step_under_the_cap() {
         let layout = Layout::new([("v", vec![8])], 8).unwrap();
+        let mut kernels = Kernels::single(&layout);
         let mut r = Residual::from_values(&layout, vec![0.0, 3.0, 0.0, 0.0, -5.0, 0.0, 0.0, 0.1]).unwrap();
-        let delta = r.extract(&layout, 16, 18);
+        let delta = r.extract(&layout, &mut kernels, 16, 18);
         let all: Vec<_> = delta.tiles().map(|(tile, step, e)| (tile, step.units(), e.to_vec())).collect();
         let entry = |position, level| Entry { position, level };
         // The mean is far beyond the cap of a quarter, which is then the step.
@@ -286,15 +243,16 @@ mod tests {
         // One that is far larger than the others is sent in several steps, at once as far as levels go.
         let mut r =
             Residual::from_values(&layout, vec![0.01, -0.01, 0.01, 0.1, 0.01, 0.01, 0.0, 0.0]).unwrap();
-        let delta = r.extract(&layout, 48, 18);
+        let delta = r.extract(&layout, &mut kernels, 48, 18);
         let levels: Vec<i8> = delta.tiles().flat_map(|(.., entries)| entries).map(|e| e.level).collect();
         assert_eq!(levels, [1, -1, 1, 6, 1, 1]);
         assert!(r.norm() < 0.02, "{}", r.norm());
         // Less than half of the smallest step is not worth a word.
         let mut tiny = Residual::from_values(&layout, vec![3.9 * UNIT; 8]).unwrap();
-        assert!(tiny.extract(&layout, 16, 18).is_empty());
+        assert!(tiny.extract(&layout, &mut kernels, 16, 18).is_empty());
         let mut low = Residual::from_values(&layout, vec![0.01; 8]).unwrap();
-        low.extract(&layout, 64, 8).for_each(&layout, |_, units| assert!(units.abs() <= 1 << 8));
+        low.extract(&layout, &mut kernels, 64, 8)
+            .for_each(&layout, |_, units| assert!(units.abs() <= 1 << 8));
     }
 
     /// At any density, what is left of normally distributed coefficients is what rate-distortion theory
@@ -302,13 +260,14 @@ mod tests {
     #[test]
     fn little_is_left() {
         let layout = Layout::new([("m", vec![128, 128])], 64).unwrap();
+        let mut kernels = Kernels::single(&layout);
         // Sums of twelve uniform numbers.
         let values: Vec<f32> =
             (0..layout.len() as u64).map(|i| noise(i, 12, 0.01).iter().sum::<f32>() / 2.0).collect();
         for (k, most) in [(128, 0.82), (256, 0.70), (1024, 0.34), (2048, 0.12), (3072, 0.03), (4096, 0.005)] {
             let mut r = Residual::from_values(&layout, values.clone()).unwrap();
             let before = r.norm();
-            r.extract(&layout, k, 18);
+            r.extract(&layout, &mut kernels, k, 18);
             let left = (r.norm() / before).powi(2);
             assert!(left < most, "k = {k}: {left:.3} of the energy is left");
         }
@@ -322,12 +281,12 @@ mod tests {
         let after = Coefficients::new((0..count).map(|i| i * i % 90_001).collect());
         let values = noise(3, layout.len(), 0.1);
         let mut residual = Residual::from_values(&layout, values).unwrap();
-        let mut transforms = Transforms::new(&layout);
+        let mut kernels = Kernels::single(&layout);
         let mut models = [vec![0.0; layout.len()], vec![0.0; layout.len()]];
-        model(&layout, &mut transforms, &before, Some(&residual), None, &mut models[0]);
+        model(&layout, &mut kernels, &before, Some(&residual), None, &mut models[0]);
         let mut half = residual.clone();
         residual.rebase(&before, &after, 1.0);
-        model(&layout, &mut transforms, &after, Some(&residual), None, &mut models[1]);
+        model(&layout, &mut kernels, &after, Some(&residual), None, &mut models[1]);
         let furthest = models[0].iter().zip(&models[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(furthest < 1e-5, "{furthest}");
         let own = half.values().to_vec();
@@ -340,12 +299,12 @@ mod tests {
     #[test]
     fn not_finite_is_refused_by_name_and_changes_nothing() {
         let layout = layout();
-        let mut transforms = Transforms::new(&layout);
+        let mut kernels = Kernels::single(&layout);
         let mut r = Residual::zeros(&layout);
         let before = vec![0.0; layout.len()];
         let mut after = before.clone();
         after[801] = f32::NAN;
-        let error = r.accumulate(&layout, &mut transforms, &before, &after).unwrap_err();
+        let error = r.accumulate(&layout, &mut kernels, &before, &after).unwrap_err();
         assert_eq!(error.parameter, "v");
         assert_eq!(r, Residual::zeros(&layout));
     }

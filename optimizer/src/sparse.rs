@@ -33,14 +33,16 @@ impl Step {
         i32::from(8 + self.0 % 8) << (self.0 / 8)
     }
 
-    /// The step nearest to `units`; the smallest or largest if that is beyond them.
+    /// The step nearest to `units`, the larger of two that are as near; the smallest or largest if that is beyond
+    /// them.
     pub fn nearest(units: f64) -> Self {
-        let codes = (0..Self::COUNT).map(Self);
-        let above =
-            codes.clone().find(|step| f64::from(step.units()) >= units).unwrap_or(Self(Self::COUNT - 1));
-        let below = Self(above.0.saturating_sub(1));
-        let distance = |step: Self| (f64::from(step.units()) - units).abs();
-        if distance(below) < distance(above) { below } else { above }
+        let largest = f64::from(Self(Self::COUNT - 1).units());
+        let units = units.clamp(8.0, largest);
+        // 2^e is the largest power of two in units / 8: a float's exponent, exactly. What is beyond (8 + m) 2^e
+        // rounds to the next m, and from m = 7 to the next e.
+        let exponent = (units.to_bits() >> 52) as i32 - 1023 - 3;
+        let parts = (units / f64::from(1 << exponent)).round() as i32;
+        Self((8 * exponent + parts - 8).clamp(0, i32::from(Self::COUNT) - 1) as u8)
     }
 }
 
@@ -72,13 +74,33 @@ impl SparseDelta {
     /// Appends a tile's entries. Tiles come in ascending order, positions within a tile too; an empty
     /// list of entries appends nothing.
     pub fn push(&mut self, tile: u32, step: Step, entries: impl IntoIterator<Item = Entry>) {
+        self.push_with(tile, step, |list| list.extend(entries));
+    }
+
+    /// Appends a tile's entries one by one: `fill` pushes them to the end of the list. See [`SparseDelta::push`].
+    #[inline(always)]
+    pub(crate) fn push_with(&mut self, tile: u32, step: Step, fill: impl FnOnce(&mut Vec<Entry>)) {
         let before = self.entries.len();
-        self.entries.extend(entries);
+        fill(&mut self.entries);
         debug_assert!(self.tiles.last().is_none_or(|last| last.tile < tile));
         debug_assert!(self.entries[before..].is_sorted_by(|a, b| a.position < b.position));
         if self.entries.len() > before {
             self.tiles.push(Named { tile, step, end: self.entries.len() });
         }
+    }
+
+    /// Appends what `later` says, about tiles behind all of these.
+    pub fn append(&mut self, later: &Self) {
+        let before = self.entries.len();
+        self.entries.extend_from_slice(&later.entries);
+        self.tiles.extend(later.tiles.iter().map(|named| Named { end: before + named.end, ..*named }));
+        debug_assert!(self.tiles.is_sorted_by(|a, b| a.tile < b.tile));
+    }
+
+    /// Forgets everything but the memory it takes.
+    pub fn clear(&mut self) {
+        self.tiles.clear();
+        self.entries.clear();
     }
 
     /// The tiles that have entries: `(tile, step, entries)`, ascending.
@@ -123,11 +145,17 @@ mod tests {
         assert!(all.windows(2).all(|pair| pair[0].units() < pair[1].units()));
         assert!(all.windows(2).all(|pair| f64::from(pair[1].units()) <= 1.125 * f64::from(pair[0].units())));
         assert_eq!((all[0].units(), all[167].units(), Step::from_code(168)), (8, 15 << 20, None));
-        for step in all {
+        for &step in &all {
             assert_eq!(Step::nearest(f64::from(step.units())), step);
             assert_eq!(Step::nearest(f64::from(step.units()) * 1.02), step);
         }
-        assert_eq!((Step::nearest(0.0).units(), Step::nearest(f64::INFINITY).units()), (8, 15 << 20));
+        for pair in all.windows(2) {
+            let [low, high] = [f64::from(pair[0].units()), f64::from(pair[1].units())];
+            let middle = f64::midpoint(low, high);
+            assert_eq!(Step::nearest(middle.next_down()), pair[0]);
+            assert_eq!((Step::nearest(middle), Step::nearest(middle.next_up())), (pair[1], pair[1]));
+        }
+        assert_eq!((Step::nearest(-1.0).units(), Step::nearest(f64::INFINITY).units()), (8, 15 << 20));
         // The largest value that can be named, far from overflow.
         assert!(i64::from(15 << 20) * i64::from(MAX_LEVEL) < 1 << 28);
     }

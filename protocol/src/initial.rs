@@ -95,7 +95,8 @@ mod tests {
     use super::*;
     use crate::architecture::Architecture;
     use crate::genesis::Parent;
-    use swarm_optimizer::residual::{Transforms, model};
+    use swarm_optimizer::kernels::Kernels;
+    use swarm_optimizer::residual::model;
 
     #[test]
     fn the_same_integers_everywhere() {
@@ -136,7 +137,7 @@ mod tests {
         let layout = genesis.layout().unwrap();
         let c0 = coefficients(&genesis, &layout);
         let mut flat = vec![0.0; layout.len()];
-        model(&layout, &mut Transforms::new(&layout), &c0, None, None, &mut flat);
+        model(&layout, &mut Kernels::single(&layout), &c0, None, None, &mut flat);
         for (parameter, place) in genesis.model.parameters().iter().zip(layout.parameters()) {
             let values = &flat[place.offset..][..place.shape.0 * place.shape.1];
             let n = values.len() as f64;

@@ -13,6 +13,7 @@
 //!
 //! ```
 //! use std::{collections::VecDeque, sync::Arc, time::Duration};
+//! use swarm_optimizer::kernels::Kernels;
 //! use swarm_optimizer::residual::Residual;
 //! use swarm_protocol::{architecture::Architecture, genesis::Genesis, identity::Identity, packing};
 //! use swarm_protocol::peer::{Action, Part, Peer, rounds::Extracted};
@@ -43,7 +44,8 @@
 //!                     let learned = (0..layout.len()).map(|i| ((i * (at + 3)) as f32).sin() * 0.01);
 //!                     let mut residual = Residual::from_values(&layout, learned.collect()).unwrap();
 //!                     let rule = genesis.rule;
-//!                     let delta = residual.extract(&layout, k as usize, rule.max_exponent);
+//!                     let kernels = &mut Kernels::single(&layout);
+//!                     let delta = residual.extract(&layout, kernels, k as usize, rule.max_exponent);
 //!                     let body = packing::encode(&layout, &rule, k, &delta).unwrap();
 //!                     let (tokens, loss_before, loss_after) = (80, 2.8, 2.7);
 //!                     peers[at].handle_extracted(

@@ -258,6 +258,7 @@ pub fn decode_admitted(layout: &Layout, rule: &Rule, body: &[u8]) -> Result<Spar
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use swarm_optimizer::kernels::Kernels;
     use swarm_optimizer::residual::Residual;
 
     const RULE: Rule = Rule { tile: 64, k: 256, max_exponent: 18, publishers: 64 };
@@ -276,7 +277,12 @@ mod tests {
                 (state >> 40) as f32 / (1 << 24) as f32 - 0.5
             })
             .collect();
-        Residual::from_values(layout, values).unwrap().extract(layout, k as usize, RULE.max_exponent)
+        Residual::from_values(layout, values).unwrap().extract(
+            layout,
+            &mut Kernels::single(layout),
+            k as usize,
+            RULE.max_exponent,
+        )
     }
 
     proptest! {

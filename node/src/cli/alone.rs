@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
-use swarm_optimizer::residual::{Transforms, model};
+use swarm_optimizer::kernels::Kernels;
+use swarm_optimizer::residual::model;
 use swarm_protocol::initial;
 
 use super::run::LearningArgs;
@@ -70,7 +71,7 @@ impl Alone {
         let layout = genesis.layout()?;
         let mut flat = vec![0.0; layout.len()];
         let c0 = initial::coefficients(&genesis, &layout);
-        model(&layout, &mut Transforms::new(&layout), &c0, None, None, &mut flat);
+        model(&layout, &mut Kernels::single(&layout), &c0, None, None, &mut flat);
         let mut learner = Learner::new(self.learning.learner_config(&genesis, 0)?, corpus)?;
         learner.set_parameters(&flat)?;
         let stop = super::stop_flag()?;

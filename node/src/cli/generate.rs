@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
-use swarm_optimizer::residual::{Residual, Transforms, model};
+use swarm_optimizer::kernels::Kernels;
+use swarm_optimizer::residual::{Residual, model};
 use swarm_protocol::peer::{Part, Peer};
 
 use super::{training_threads, with_passive_openmp};
@@ -87,7 +88,7 @@ impl Generate {
         let mut flat = vec![0.0; layout.len()];
         model(
             &layout,
-            &mut Transforms::new(&layout),
+            &mut Kernels::single(&layout),
             peer.coefficients(),
             residual.as_ref(),
             None,

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use swarm_optimizer::coefficients::Coefficients;
+use swarm_optimizer::kernels::Kernels;
 use swarm_optimizer::layout::Layout;
-use swarm_optimizer::residual::{Residual, Transforms, model};
+use swarm_optimizer::residual::{NotFinite, Residual, model};
 use swarm_optimizer::sparse::SparseDelta;
 
 use super::learner::Learner;
@@ -31,7 +32,7 @@ pub(crate) struct Member {
     /// The model and its text.
     pub(crate) learner: Learner,
     layout: Arc<Layout>,
-    transforms: Transforms,
+    kernels: Kernels,
     residual: Residual,
     shared: Option<Coefficients>,
     /// The parameters when R last took up what training moved.
@@ -40,17 +41,22 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// A member without a C: call [`Member::fold`] first. All vectors are `layout.len()` long.
-    pub(crate) fn new(layout: Arc<Layout>, learner: Learner, residual: Residual) -> Self {
-        Self {
+    /// A member without a C: call [`Member::fold`] first. All vectors are `layout.len()` long. Its own
+    /// arithmetic takes as many threads as libtorch's.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub(crate) fn new(layout: Arc<Layout>, learner: Learner, residual: Residual) -> Result<Self> {
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        Ok(Self {
             learner,
-            transforms: Transforms::new(&layout),
+            kernels: Kernels::new(&layout, threads)?,
             residual,
             shared: None,
             start: vec![0.0; layout.len()],
             now: vec![0.0; layout.len()],
             layout,
-        }
+        })
     }
 
     /// R.
@@ -78,7 +84,7 @@ impl Member {
         self.take_up()?;
         self.residual.rebase(before, after, KEPT);
         if let Some(shared) = &self.shared {
-            model(&self.layout, &mut self.transforms, shared, Some(&self.residual), None, &mut self.start);
+            model(&self.layout, &mut self.kernels, shared, Some(&self.residual), None, &mut self.start);
             self.learner.set_parameters(&self.start)?;
         }
         self.learner.begin_anew()
@@ -91,7 +97,7 @@ impl Member {
     pub(crate) fn fold(&mut self, shared: Coefficients, touched: &[bool]) -> Result<()> {
         self.take_up()?;
         let only = self.shared.is_some().then_some(touched);
-        model(&self.layout, &mut self.transforms, &shared, Some(&self.residual), only, &mut self.start);
+        model(&self.layout, &mut self.kernels, &shared, Some(&self.residual), only, &mut self.start);
         self.shared = Some(shared);
         self.learner.set_parameters(&self.start)
     }
@@ -117,17 +123,23 @@ impl Member {
             return Ok(0.0);
         }
         self.learner.read_parameters(&mut self.now)?;
-        let squares = self.start.iter().zip(&self.now).map(|(a, b)| f64::from(a - b).powi(2));
-        let moved = squares.sum::<f64>().sqrt();
-        match self.residual.accumulate(&self.layout, &mut self.transforms, &self.start, &self.now) {
-            Ok(()) => self.start.copy_from_slice(&self.now),
+        let moved = self.residual.accumulate(&self.layout, &mut self.kernels, &self.start, &self.now);
+        self.taken_up(moved)
+    }
+
+    /// What was moved is in R, or it was of no use: then the parameters go back to where they were.
+    fn taken_up(&mut self, moved: Result<f64, NotFinite>) -> Result<f64> {
+        match moved {
+            Ok(norm) => {
+                std::mem::swap(&mut self.start, &mut self.now);
+                Ok(norm)
+            }
             Err(error) => {
-                // What these steps did is of no use; what was before them is.
                 tracing::error!("{error}: the steps since the last fold are taken back");
                 self.learner.set_parameters(&self.start)?;
+                Ok(f64::NAN)
             }
         }
-        Ok(moved)
     }
 
     /// Takes up what was trained, and takes R's `k` largest coefficients of a full tile out of it.
@@ -135,8 +147,26 @@ impl Member {
     /// # Errors
     /// As [`Member::take_up`].
     pub(crate) fn extract(&mut self, k: usize, max_exponent: u8) -> Result<SparseDelta> {
-        self.take_up()?;
-        Ok(self.residual.extract(&self.layout, k, max_exponent))
+        if self.shared.is_some() {
+            self.learner.read_parameters(&mut self.now)?;
+            let (layout, kernels) = (&*self.layout, &mut self.kernels);
+            let mut delta = SparseDelta::default();
+            let moved = self.residual.accumulate_and_extract(
+                layout,
+                kernels,
+                &self.start,
+                &self.now,
+                k,
+                max_exponent,
+                &mut delta,
+            );
+            let fine = moved.is_ok();
+            self.taken_up(moved)?;
+            if fine {
+                return Ok(delta);
+            }
+        }
+        Ok(self.residual.extract(&self.layout, &mut self.kernels, k, max_exponent))
     }
 
     /// Runs `measure` with the shared model in the learner's place; the parameters are as before
@@ -150,7 +180,7 @@ impl Member {
     ) -> Result<Option<T>> {
         let Some(shared) = &self.shared else { return Ok(None) };
         let mut common = vec![0.0; self.layout.len()];
-        model(&self.layout, &mut self.transforms, shared, None, None, &mut common);
+        model(&self.layout, &mut self.kernels, shared, None, None, &mut common);
         self.learner.read_parameters(&mut self.now)?;
         self.learner.set_parameters(&common)?;
         let measured = measure(&self.learner);

@@ -137,7 +137,7 @@ impl Worker {
             }
         };
         Ok(Self {
-            member: Member::new(setup.layout.clone(), learner, residual),
+            member: Member::new(setup.layout.clone(), learner, residual)?,
             tell,
             progress,
             newest,

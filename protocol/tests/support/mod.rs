@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_optimizer::coefficients::Coefficients;
+use swarm_optimizer::kernels::Kernels;
 use swarm_optimizer::residual::Residual;
 use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::Time;
@@ -376,7 +377,7 @@ impl World {
         let values = (0..layout.len()).map(|_| (self.below(2001) as f32 - 1000.0) * 1e-5).collect();
         let mut residual = Residual::from_values(&layout, values).unwrap();
         let rule = self.genesis.rule;
-        let delta = residual.extract(&layout, k as usize, rule.max_exponent);
+        let delta = residual.extract(&layout, &mut Kernels::single(&layout), k as usize, rule.max_exponent);
         let body = packing::encode(&layout, &rule, k, &delta).unwrap();
         let extracted = Extracted { round, body, tokens: 64, loss_before: 2.0, loss_after: 1.9 };
         self.peers[at].handle_extracted(self.now, extracted);

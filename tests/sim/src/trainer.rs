@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use swarm_optimizer::kernels::Kernels;
 use swarm_optimizer::layout::Layout;
-use swarm_optimizer::residual::{Residual, Transforms};
+use swarm_optimizer::residual::Residual;
 use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::genesis::Rule;
 use swarm_protocol::packing;
@@ -24,17 +25,17 @@ pub(crate) struct Trainer {
     full: Option<Full>,
 }
 
-/// What full mode needs: a residual for every place, and the transforms that all share.
+/// What full mode needs: a residual for every place, and the kernels that all share.
 struct Full {
     residuals: Vec<Residual>,
-    transforms: Transforms,
+    kernels: Kernels,
 }
 
 impl Trainer {
     pub(crate) fn new(seed: u64, layout: Arc<Layout>, rule: Rule, peers: usize, full: bool) -> Self {
         let full = full.then(|| Full {
             residuals: vec![Residual::zeros(&layout); peers],
-            transforms: Transforms::new(&layout),
+            kernels: Kernels::single(&layout),
         });
         Self { seed, layout, rule, full }
     }
@@ -68,13 +69,13 @@ impl Trainer {
         let mut random = Random::new(self.seed ^ number.rotate_left(32), "learned", at as u64);
         let delta = match &mut self.full {
             None => quick(&self.layout, &self.rule, &mut random),
-            Some(Full { residuals, transforms }) => {
+            Some(Full { residuals, kernels }) => {
                 let before = vec![0.0; self.layout.len()];
                 let after: Vec<f32> = before.iter().map(|_| 0.01 * random.normal() as f32).collect();
                 let residual = &mut residuals[at];
                 // What is drawn is finite, so this cannot fail; if it did, there would be less to send.
-                let _ = residual.accumulate(&self.layout, transforms, &before, &after);
-                residual.extract(&self.layout, k as usize, self.rule.max_exponent)
+                let _ = residual.accumulate(&self.layout, kernels, &before, &after);
+                residual.extract(&self.layout, kernels, k as usize, self.rule.max_exponent)
             }
         };
         packing::encode(&self.layout, &self.rule, k, &delta).unwrap_or_default()

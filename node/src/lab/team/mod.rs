@@ -16,7 +16,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use swarm_optimizer::residual::{Transforms, model};
+use swarm_optimizer::kernels::Kernels;
+use swarm_optimizer::residual::model;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::initial;
 use tch::Device;
@@ -176,7 +177,7 @@ fn start(genesis: &Genesis) -> Result<Vec<f32>> {
     let layout = genesis.layout()?;
     let mut flat = vec![0.0; layout.len()];
     let c0 = initial::coefficients(genesis, &layout);
-    model(&layout, &mut Transforms::new(&layout), &c0, None, None, &mut flat);
+    model(&layout, &mut Kernels::single(&layout), &c0, None, None, &mut flat);
     Ok(flat)
 }
 

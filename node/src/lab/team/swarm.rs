@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use swarm_optimizer::coefficients::{Coefficients, Direction};
+use swarm_optimizer::kernels::Kernels;
 use swarm_optimizer::layout::Layout;
-use swarm_optimizer::residual::{Residual, Transforms, model};
+use swarm_optimizer::residual::{Residual, model};
 use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::packing::{self, PackingError};
@@ -57,7 +58,7 @@ impl Swarm {
         let everything = vec![true; layout.tiles().len()];
         let mut members = Vec::new();
         for learner in learners {
-            let mut member = Member::new(layout.clone(), learner, Residual::zeros(&layout));
+            let mut member = Member::new(layout.clone(), learner, Residual::zeros(&layout))?;
             member.fold(c0.clone(), &everything)?;
             members.push(member);
         }
@@ -248,7 +249,7 @@ impl Team for Swarm {
     fn parameters(&mut self) -> Result<Vec<f32>> {
         let mut flat = vec![0.0; self.layout.len()];
         let shared = self.shared.first().context("no learners")?;
-        model(&self.layout, &mut Transforms::new(&self.layout), shared, None, None, &mut flat);
+        model(&self.layout, &mut Kernels::single(&self.layout), shared, None, None, &mut flat);
         Ok(flat)
     }
 

@@ -6,6 +6,7 @@ use crate::model::Precision;
 use crate::train::LearnerConfig;
 use std::io::Write;
 use swarm_optimizer::coefficients::{Coefficients, Direction};
+use swarm_optimizer::kernels::Kernels;
 use swarm_optimizer::sparse::SparseDelta;
 use swarm_protocol::architecture::Architecture;
 use swarm_protocol::genesis::InnerOptimizer;
@@ -119,7 +120,9 @@ fn others_work_is_not_pushed_back() {
     let before = Bench::saved(&mut trainer);
     let mut others = bench.c.clone();
     let values = (0..bench.layout.len()).map(|i| ((i as f32) * 0.37).sin() * 0.05).collect();
-    let foreign = Residual::from_values(&bench.layout, values).unwrap().extract(&bench.layout, 64, 18);
+    let mut kernels = Kernels::single(&bench.layout);
+    let mut learned = Residual::from_values(&bench.layout, values).unwrap();
+    let foreign = learned.extract(&bench.layout, &mut kernels, 64, 18);
     let touched = bench.fold(&mut others, &foreign);
     trainer.newest.put(others, touched);
     let after = Bench::saved(&mut trainer);
