@@ -60,7 +60,12 @@ fn a_newcomer_gets_the_model_though_one_source_lies_and_another_is_killed() -> R
     assert_eq!(all.div_ceil(chunk), 7, "{here} of {all} bytes");
     // It had been asked for more, and that has to come from elsewhere.
     let name = name_in_logs(text(&doomed.status().context("no status")?, "peer_id")?)?;
-    late.wait_for_log(&format!("request to {name} failed: "))?;
+    let failed = format!("request to {name} failed: ");
+    late.until("a question that was cut off", |late| {
+        let log = late.log().ok()?;
+        let mut reasons = log.lines().filter_map(|line| line.split_once(&failed));
+        reasons.any(|(_, reason)| reason.contains("connection")).then_some(())
+    })?;
     late.wait_for_log("joined the swarm at round")?;
     author.signal(Signal::Continue)?;
     let status = late.wait_for("its first round", |status| status["tokens"].as_u64() > Some(0))?;
