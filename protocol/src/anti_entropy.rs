@@ -161,14 +161,19 @@ impl Neighbours {
         if !self.all.contains_key(&peer) {
             return None;
         }
-        // Questions do not keep bytes from being asked for, nor bytes questions.
-        let same = |what: &Pending| what.is_for_bytes() == pending.is_for_bytes();
-        if self.pending.values().filter(|(to, what, _)| *to == peer && same(what)).count() >= MAX_PENDING {
+        if !self.has_room(&peer, pending.is_for_bytes()) {
             return None;
         }
         self.next_id += 1;
         self.pending.insert(self.next_id, (peer, pending, now));
         Some(self.next_id)
+    }
+
+    /// Whether `peer` has room for another question, or another one for bytes: neither kind keeps the other from
+    /// being asked.
+    pub fn has_room(&self, peer: &PeerKey, for_bytes: bool) -> bool {
+        let same = |to: &PeerKey, what: &Pending| to == peer && what.is_for_bytes() == for_bytes;
+        self.pending.values().filter(|(to, what, _)| same(to, what)).count() < MAX_PENDING
     }
 
     /// Takes the question that `peer` has answered, or `None` if there is no such question.

@@ -8,6 +8,7 @@ mod support;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use support::{FOUNDER, JOINER, Lie, World, genesis};
 use swarm_protocol::checkpoint::CHUNK;
@@ -187,4 +188,39 @@ fn who_has_refused_is_not_asked_again_and_again() {
     let questions: u64 = (1..4).map(|at| world.asked[&(LATE, at)]).sum();
     // A status a second each, three refusals or so each, and what a join asks besides.
     assert!(questions < 3 * (14 + 2 * 3) + 10, "{questions}");
+}
+
+/// More bodies than may be asked for at a time, and the only source takes its time over them, as one does whose
+/// upload is limited: the others wait. Their rounds are not asked for over and over meanwhile.
+#[test]
+fn bodies_that_the_source_has_no_room_for_wait() {
+    let mut genesis = genesis().as_ref().clone();
+    (genesis.rounds.window, genesis.rounds.retention, genesis.rounds.checkpoint_every) = (32, 128, 32);
+    genesis.validate().unwrap();
+    let mut world = World::with(3, genesis.into());
+    for _ in 0..2 {
+        world.add(Part { stop_before: Some(2 * ROUNDS), ..FOUNDER });
+    }
+    world.run_for(60);
+    let slow = Rc::new(Cell::new(false));
+    for at in 0..2 {
+        let slow = slow.clone();
+        let answers = move |question: &Request| !slow.get() || !matches!(question, Request::Bodies(_));
+        world.lies.insert(at, Box::new(move |question, honest| answers(question).then_some(honest)));
+    }
+    let late = world.add(Part { stop_before: Some(2 * ROUNDS), ..JOINER });
+    world.disconnect(1, late);
+    while world.peers[late].log().settled() == 0 {
+        world.run_until(world.now + Duration::from_millis(1));
+    }
+    slow.set(true);
+    world.run_for(10);
+    // A status a second, and each round once: it is 57 of them, of which 32 are asked for at a time.
+    let questions = world.asked[&(late, 0)];
+    assert!((32..100).contains(&questions), "{questions}");
+    slow.set(false);
+    world.run_for(30);
+    assert!(world.reports[late].iter().any(|report| matches!(report, Report::Joined { .. })));
+    let failed = world.reports[late].iter().any(|report| matches!(report, Report::CannotJoin(_)));
+    assert!(!failed, "{:?}", world.reports[late]);
 }

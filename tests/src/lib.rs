@@ -4,6 +4,7 @@
 //!   Place     a temporary folder with a genesis, texts and the folders of nodes
 //!   Node      how one of its nodes is started; the same command can be given again
 //!   Process   one run of it: its status, its log, its report, signals, how it ended
+//!   Liar      a peer of a swarm that is no node: what others fetch from it is damaged
 //!   program   where the programs are; the one with training is built if it is not fresh
 //! ```
 //!
@@ -12,11 +13,13 @@
 //! with [`Signal::Stop`] and let go with [`Signal::Continue`]. Whatever a test started dies with it, and
 //! the logs of a test that fails are printed.
 
+pub mod liar;
 pub mod place;
 pub mod process;
 pub mod program;
 pub mod report;
 
+pub use liar::Liar;
 pub use place::{Changes, Node, Place};
 pub use process::{Exit, Process, Signal};
 

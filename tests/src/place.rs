@@ -146,6 +146,7 @@ pub struct Node {
     arguments: Vec<OsString>,
     dir: PathBuf,
     logs: PathBuf,
+    talkative: bool,
 }
 
 impl Node {
@@ -156,6 +157,7 @@ impl Node {
             arguments: vec![command.into(), "--no-mdns".into()],
             dir: place.path(name),
             logs: place.dir.path().to_owned(),
+            talkative: false,
         };
         let dir = node.dir.clone();
         node = node.arg("--dir").arg(dir).arg("--genesis").arg(place.path("genesis.toml"));
@@ -166,6 +168,13 @@ impl Node {
     #[must_use]
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// The log shows more, such as questions that were not answered.
+    #[must_use]
+    pub fn talkative(mut self) -> Self {
+        self.talkative = true;
         self
     }
 
@@ -226,6 +235,9 @@ impl Node {
             .context("no name for the log")?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env("OMP_NUM_THREADS", "1");
+        if self.talkative {
+            command.env("SWARM_LOG", "error,swarm=debug");
+        }
         if !self.arguments.iter().any(|argument| argument == "--listen") {
             command.args(["--listen", "/ip4/127.0.0.1/tcp/0"]);
         }

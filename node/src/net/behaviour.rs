@@ -14,12 +14,15 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
+use swarm_protocol::anti_entropy::MAX_PENDING;
+
 use super::{Config, codec::Codec};
 
 /// How long a request may take, from asking to the last byte of the response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Open requests, both ways together, on one connection.
-const REQUEST_STREAMS: usize = 16;
+/// Open requests, both ways together, on one connection: all that the cores of both sides may ask at once, of
+/// both kinds. One more would fail at once, and a join counts failures.
+const REQUEST_STREAMS: usize = 4 * MAX_PENDING;
 /// A payload that comes again within this time is a duplicate.
 const DUPLICATE_TIME: Duration = Duration::from_secs(10 * 60);
 /// Gossip control messages (what I have, what I want), in bytes.

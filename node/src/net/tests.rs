@@ -4,6 +4,7 @@
 use std::{future::Future, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use swarm_protocol::anti_entropy::MAX_PENDING;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use super::{Command, Config, Event, Handle, PeerKey, Verdict, address, peer_key, start};
@@ -308,6 +309,39 @@ async fn a_request_that_cannot_be_answered_fails_with_a_reason() {
             })
             .await;
         assert!(open.remove(&id), "{id} twice");
+    }
+}
+
+#[tokio::test]
+async fn two_cores_may_have_all_their_questions_open_at_once() {
+    let (mut a, mut b) = pair(LOOPBACK).await;
+    // Questions, and questions for bytes.
+    let all = 2 * MAX_PENDING as u64;
+    for id in 0..all {
+        a.send(Command::Request { peer: b.key, id, bytes: Vec::new() }).await;
+        b.send(Command::Request { peer: a.key, id, bytes: Vec::new() }).await;
+    }
+    // None is answered before all are there.
+    let mut tokens = [Vec::new(), Vec::new()];
+    for (node, tokens) in [&mut a, &mut b].into_iter().zip(&mut tokens) {
+        for _ in 0..all {
+            let asked = node.until(|event| match event {
+                Event::Request { token, .. } => Some(*token),
+                Event::RequestFailed { id, reason, .. } => panic!("{id}: {reason}"),
+                _ => None,
+            });
+            tokens.push(asked.await);
+        }
+    }
+    for (node, tokens) in [&a, &b].into_iter().zip(&tokens) {
+        for token in tokens {
+            node.send(Command::Respond { token: *token, bytes: Vec::new(), bulk: false }).await;
+        }
+    }
+    for node in [&mut a, &mut b] {
+        for _ in 0..all {
+            node.until(|event| matches!(event, Event::Response { .. }).then_some(())).await;
+        }
     }
 }
 

@@ -56,7 +56,11 @@ impl Peer {
     pub(super) fn ask_pieces(&mut self, now: Time) {
         let peers: Vec<PeerKey> = self.pieces.keys().copied().collect();
         for peer in peers {
-            while self.under_way(&peer) <= UNDER_WAY && self.ask_next_piece(now, peer) {}
+            // Without room they wait: as failures, they would be asked for again and again.
+            while self.under_way(&peer) <= UNDER_WAY
+                && self.neighbours.has_room(&peer, true)
+                && self.ask_next_piece(now, peer)
+            {}
             if self.pieces.get(&peer).is_some_and(VecDeque::is_empty) {
                 self.pieces.remove(&peer);
             }
