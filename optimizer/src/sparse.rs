@@ -69,6 +69,12 @@ pub struct SparseDelta {
 }
 
 impl SparseDelta {
+    /// Forgets everything but keeps the memory for the next one.
+    pub fn clear(&mut self) {
+        self.tiles.clear();
+        self.entries.clear();
+    }
+
     /// Appends a tile's entries. Tiles come in ascending order, positions within a tile too; an empty
     /// list of entries appends nothing.
     pub fn push(&mut self, tile: u32, step: Step, entries: impl IntoIterator<Item = Entry>) {
