@@ -87,6 +87,32 @@ impl SparseDelta {
         }
     }
 
+    /// Appends a tile with `count` entries, which `fill` sets: they are 0 at first, and as for [`SparseDelta::push`]
+    /// when it returns. Nothing is appended if it fails.
+    ///
+    /// # Errors
+    /// What `fill` returns.
+    pub fn push_with<T, E>(
+        &mut self,
+        tile: u32,
+        step: Step,
+        count: usize,
+        fill: impl FnOnce(&mut [Entry]) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let before = self.entries.len();
+        self.entries.resize(before + count, Entry { position: 0, level: 0 });
+        let filled = fill(&mut self.entries[before..]);
+        if filled.is_err() {
+            self.entries.truncate(before);
+        }
+        debug_assert!(self.tiles.last().is_none_or(|last| last.tile < tile));
+        debug_assert!(self.entries[before..].is_sorted_by(|a, b| a.position < b.position));
+        if self.entries.len() > before {
+            self.tiles.push(Named { tile, step, end: self.entries.len() });
+        }
+        filled
+    }
+
     /// The tiles that have entries: `(tile, step, entries)`, ascending.
     pub fn tiles(&self) -> impl Iterator<Item = (usize, Step, &[Entry])> {
         let mut start = 0;

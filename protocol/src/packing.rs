@@ -42,7 +42,7 @@ use crate::genesis::Rule;
 const VERSION: u8 = 3;
 const HEADER: usize = 3;
 /// Coefficients that share a symbol for which of them are large.
-const GROUP: u32 = 4;
+const GROUP: usize = 4;
 /// While more coefficients than this are to come, the law of gaps is renewed after every [`FAR`] of them only,
 /// and otherwise after every group; the last four have each their own.
 const MANY: u32 = 64;
@@ -86,23 +86,25 @@ pub fn max_len(layout: &Layout, rule: &Rule) -> usize {
     // more symbol each.
     let bits = |tile: &Tile| {
         let count = layout.tile_k(tile.area(), rule.k as usize);
-        4 * 15 + count * (11 + 13 + 15) + count.div_ceil(GROUP as usize) * 15 + tile.area() / 40 * 11
+        4 * 15 + count * (11 + 13 + 15) + count.div_ceil(GROUP) * 15 + tile.area() / 40 * 11
     };
     HEADER + 16 + layout.tiles().iter().map(bits).sum::<usize>().div_ceil(8)
 }
 
 /// What has been learned from the tiles before.
 struct Models {
-    says: Adaptive<3>,
+    says: Adaptive<5>,
     /// For matrices and for vectors, and the last step's code.
     steps: [(Adaptive<STEP_SYMBOLS>, i32); 2],
     marks: [Adaptive<16>; BEFORE + 1],
     magnitudes: Adaptive<{ MAX_LEVEL as usize - 1 }>,
 }
 
+/// What a tile says: nothing, or one of the other two; and [`LARGE`] more if some magnitudes are over 1.
 const SILENT: usize = 0;
 const FULL: usize = 1;
 const FEWER: usize = 2;
+const LARGE: usize = 2;
 
 impl Models {
     fn new() -> Self {
@@ -112,7 +114,7 @@ impl Models {
             Adaptive::new(std::array::from_fn(|marked: usize| share[marked.count_ones() as usize]))
         };
         Self {
-            says: Adaptive::new([8, 64, 8]),
+            says: Adaptive::new([8, 64, 8, 64, 8]),
             steps: [(step.clone(), 80), (step, 80)],
             marks: [
                 marks([128, 8, 2, 1, 1]),
@@ -126,13 +128,13 @@ impl Models {
 }
 
 /// The model of the marks of a group of `size`, after one in which `before` were marked.
-fn marks_context(size: u32, before: u32) -> usize {
+fn marks_context(size: usize, before: u32) -> usize {
     if size < GROUP { BEFORE } else { (before as usize).min(BEFORE - 1) }
 }
 
 /// Whether the law of gaps is renewed before the group that begins with `left` coefficients to come.
 fn is_renewed(left: u32) -> bool {
-    left <= MANY || left % FAR < GROUP
+    left <= MANY || left % FAR < GROUP as u32
 }
 
 /// 0, -1, 1, -2, 2 ... as 0, 1, 2, 3, 4 ...
@@ -169,7 +171,6 @@ pub fn decode(layout: &Layout, rule: &Rule, body: &[u8]) -> Result<SparseDelta, 
 #[derive(Clone, Debug, Default)]
 pub struct Packer {
     writer: Writer,
-    entries: Vec<Entry>,
 }
 
 impl Packer {
@@ -204,14 +205,19 @@ impl Packer {
             if entries.len() > share {
                 return Err(PackingError::Share);
             }
-            if entries.len() == share {
-                models.says.put(writer, FULL);
-            } else {
-                models.says.put(writer, FEWER);
+            let largest = entries.iter().map(|entry| entry.level.unsigned_abs()).max().unwrap_or(1);
+            if largest > MAX_LEVEL || entries.iter().any(|entry| entry.level == 0) {
+                return Err(PackingError::Level);
+            }
+            check_scale(rule, step, largest)?;
+            let large = largest > 1;
+            let says = if entries.len() == share { FULL } else { FEWER };
+            models.says.put(writer, says + LARGE * usize::from(large));
+            if says == FEWER {
                 writer.put_even(entries.len() as u32 - 1, share as u32 - 1);
             }
             models.put_step(writer, tile, step);
-            models.put_entries(writer, laws, tile.area() as u32, most(rule, step)?, entries)?;
+            models.put_entries(writer, laws, tile.area() as u32, large, entries)?;
         }
         if speaking.next().is_some() {
             return Err(PackingError::Position);
@@ -253,19 +259,24 @@ impl Packer {
                 continue;
             }
             let share = layout.tile_k(tile.area(), usize::from(k)) as u32;
-            let count = match says {
+            let large = says > FEWER;
+            let count = match says - LARGE * usize::from(large) {
                 FULL => share,
                 _ if share == 1 => return Err(PackingError::Canonical),
                 _ => 1 + reader.take_even(share - 1),
             };
             let step = models.take_step(&mut reader, tile)?;
-            self.entries.clear();
-            models.take_entries(&mut reader, laws, tile.area() as u32, count, &mut self.entries)?;
-            let most = most(rule, step)?;
-            if most < MAX_LEVEL && self.entries.iter().any(|entry| entry.level.unsigned_abs() > most) {
-                return Err(PackingError::Scale);
-            }
-            delta.push(index as u32, step, self.entries.iter().copied());
+            reader = delta.push_with(index as u32, step, count as usize, |entries| {
+                let reader = models.take_entries(reader, laws, tile.area() as u32, large, entries)?;
+                let largest = match large {
+                    true => entries.iter().map(|entry| entry.level.unsigned_abs()).max().unwrap_or(1),
+                    false => 1,
+                };
+                if large && largest == 1 {
+                    return Err(PackingError::Canonical);
+                }
+                check_scale(rule, step, largest).map(|()| reader)
+            })?;
         }
         if reader.is_short() {
             return Err(PackingError::Truncated);
@@ -280,10 +291,9 @@ impl Packer {
     }
 }
 
-/// The largest magnitude of a level that keeps under the cap, at least 1.
-fn most(rule: &Rule, step: Step) -> Result<u8, PackingError> {
-    let most = (1i64 << rule.max_exponent) / i64::from(step.units());
-    if most < 1 { Err(PackingError::Scale) } else { Ok(most.min(i64::from(MAX_LEVEL)) as u8) }
+fn check_scale(rule: &Rule, step: Step, largest: u8) -> Result<(), PackingError> {
+    let value = i64::from(step.units()) * i64::from(largest);
+    if value > 1 << rule.max_exponent { Err(PackingError::Scale) } else { Ok(()) }
 }
 
 impl Models {
@@ -316,120 +326,180 @@ impl Models {
         u8::try_from(code).ok().and_then(Step::from_code).ok_or(PackingError::Scale)
     }
 
-    /// `most` is the largest level that the rule allows with the tile's step.
+    /// Writes a tile's entries: at least one, at most `area`, with valid levels. Magnitudes are 1 if they are not
+    /// `large`.
     fn put_entries(
         &mut self,
         writer: &mut Writer,
         laws: Laws,
         area: u32,
-        most: u8,
+        large: bool,
         entries: &[Entry],
     ) -> Result<(), PackingError> {
-        let mut left = entries.len() as u32;
-        let (mut gaps, mut next, mut before) = (laws.gaps(area, left), 0, 0);
-        for group in entries.chunks(GROUP as usize) {
-            let mut marked = 0;
-            for (index, entry) in group.iter().enumerate() {
-                let magnitude = entry.level.unsigned_abs();
-                if magnitude == 0 || magnitude > MAX_LEVEL {
-                    return Err(PackingError::Level);
-                }
-                if magnitude > most {
-                    return Err(PackingError::Scale);
-                }
-                marked |= usize::from(magnitude > 1) << index;
+        // Coefficients to come, the first position that is not passed yet, and marks of the group before.
+        let (mut left, mut next, mut before) = (entries.len() as u32, 0, 0);
+        let (groups, last) = entries.split_at(entries.len().saturating_sub(1) / GROUP * GROUP);
+        let mut law = laws.gaps(area, left);
+        for group in groups.as_chunks::<GROUP>().0 {
+            if large {
+                before = self.put_marks(writer, before, group);
             }
-            self.marks[marks_context(group.len() as u32, before)].put(writer, marked);
-            before = marked.count_ones();
-
-            let is_last = left <= GROUP;
-            let (mut plain, mut bits) = (0, 0);
-            for (index, entry) in group.iter().enumerate() {
-                let position = u32::from(entry.position);
-                if position < next || position >= area || area - next < left {
-                    return Err(PackingError::Position);
-                }
-                if is_last || index == 0 && is_renewed(left) {
-                    gaps = laws.gaps(area - next, left);
-                }
-                let gap = position - next;
-                let low = gaps.put(writer, gap);
-                plain |= u64::from(low << 1 | u32::from(entry.level < 0)) << bits;
-                bits += gaps.plain_bits() + 1;
-                next = position + 1;
-                left -= 1;
+            if is_renewed(left) {
+                law = laws.gaps(area - next, left);
             }
+            let (mut gaps, mut plain, mut bits) = ([0; GROUP], 0, 0);
+            for (gap, entry) in gaps.iter_mut().zip(group) {
+                *gap = gap_before(entry, &mut next)?;
+                plain |= u64::from(law.plain(*gap) << 1 | u32::from(entry.level < 0)) << bits;
+                bits += law.plain_bits() + 1;
+            }
+            left -= GROUP as u32;
+            // Positions rise: if the last one leaves room for those to come, so did the others.
+            if next + left > area {
+                return Err(PackingError::Position);
+            }
+            law.put_four(writer, gaps);
             writer.put_plain(plain, bits);
-            for entry in group.iter().filter(|entry| entry.level.unsigned_abs() > 1) {
-                self.magnitudes.put(writer, usize::from(entry.level.unsigned_abs()) - 2);
+            if before > 0 {
+                self.put_magnitudes(writer, group);
             }
+        }
+        if large {
+            before = self.put_marks(writer, before, last);
+        }
+        for entry in last {
+            let free = area - next;
+            let gap = gap_before(entry, &mut next)?;
+            let negative = u32::from(entry.level < 0);
+            if next + left - 1 > area {
+                return Err(PackingError::Position);
+            }
+            if left == 1 {
+                // It may be anywhere.
+                writer.put_even(gap, free);
+                writer.put_plain(negative.into(), 1);
+            } else {
+                let law = laws.gaps(free, left);
+                law.put(writer, gap);
+                writer.put_plain((law.plain(gap) << 1 | negative).into(), law.plain_bits() + 1);
+            }
+            left -= 1;
+        }
+        if before > 0 {
+            self.put_magnitudes(writer, last);
         }
         Ok(())
     }
 
-    /// Reads `count` entries, at most `area`.
-    fn take_entries(
+    /// Writes which of a group are larger than 1, and returns their number.
+    fn put_marks(&mut self, writer: &mut Writer, before: u32, group: &[Entry]) -> u32 {
+        let is_large = |entry: &Entry| usize::from(entry.level.unsigned_abs() > 1);
+        let marked = group.iter().rev().fold(0, |marked, entry| marked << 1 | is_large(entry));
+        self.marks[marks_context(group.len(), before)].put(writer, marked);
+        marked.count_ones()
+    }
+
+    fn put_magnitudes(&mut self, writer: &mut Writer, group: &[Entry]) {
+        for magnitude in
+            group.iter().map(|entry| entry.level.unsigned_abs()).filter(|&magnitude| magnitude > 1)
+        {
+            self.magnitudes.put(writer, usize::from(magnitude) - 2);
+        }
+    }
+
+    /// Reads as many entries as there are, at least one and at most `area`, and returns the reader behind them: as
+    /// a value, it is kept in registers.
+    fn take_entries<'a>(
         &mut self,
-        reader: &mut Reader,
+        mut reader: Reader<'a>,
         laws: Laws,
         area: u32,
-        count: u32,
-        entries: &mut Vec<Entry>,
-    ) -> Result<(), PackingError> {
-        let (mut gaps, mut next, mut left, mut before) = (laws.gaps(area, count), 0, count, 0);
-        while left > 0 {
-            let size = left.min(GROUP);
-            let marked = self.marks[marks_context(size, before)].take(reader);
-            before = marked.count_ones();
-            if marked >> size != 0 {
-                return Err(PackingError::Canonical);
+        large: bool,
+        entries: &mut [Entry],
+    ) -> Result<Reader<'a>, PackingError> {
+        let (mut left, mut next, mut marked) = (entries.len() as u32, 0, 0usize);
+        let (groups, last) = entries.split_at_mut(entries.len().saturating_sub(1) / GROUP * GROUP);
+        let mut law = laws.gaps(area, left);
+        for group in groups.as_chunks_mut::<GROUP>().0 {
+            if large {
+                marked = self.marks[marks_context(GROUP, marked.count_ones())].take(&mut reader);
             }
-            let mut group = [Entry { position: 0, level: 0 }; GROUP as usize];
-            if left > GROUP {
-                if is_renewed(left) {
-                    gaps = laws.gaps(area - next, left);
-                }
-                let width = gaps.plain_bits();
-                let mut plain = reader.take_plain(GROUP * (width + 1));
-                for entry in &mut group {
-                    *entry = entry_at(&mut next, gaps.take(reader, area), plain, width);
-                    plain >>= width + 1;
-                }
-                left -= GROUP;
-                // Positions rise: if the last one leaves room for those to come, so did the others.
-                if next + left > area {
-                    return Err(PackingError::Position);
-                }
-            } else {
-                for entry in &mut group[..size as usize] {
-                    let gaps = laws.gaps(area - next, left);
-                    let width = gaps.plain_bits();
-                    let plain = reader.take_plain(width + 1);
-                    *entry = entry_at(&mut next, gaps.take(reader, area), plain, width);
-                    left -= 1;
-                    if next + left > area {
-                        return Err(PackingError::Position);
-                    }
-                }
+            if is_renewed(left) {
+                law = laws.gaps(area - next, left);
+            }
+            let width = law.plain_bits() + 1;
+            let plain = reader.take_plain(GROUP as u32 * width);
+            let gaps = law.take_four(&mut reader, area);
+            group[0] = entry_behind(&mut next, gaps[0], plain, width);
+            group[1] = entry_behind(&mut next, gaps[1], plain >> width, width);
+            group[2] = entry_behind(&mut next, gaps[2], plain >> (2 * width), width);
+            group[3] = entry_behind(&mut next, gaps[3], plain >> (3 * width), width);
+            left -= GROUP as u32;
+            // Positions rise: if the last one leaves room for those to come, so did the others.
+            if next + left > area {
+                return Err(PackingError::Position);
             }
             if marked != 0 {
-                for (index, entry) in group[..size as usize].iter_mut().enumerate() {
-                    if marked >> index & 1 == 1 {
-                        entry.level *= 2 + self.magnitudes.take(reader) as i8;
-                    }
-                }
+                reader = self.take_magnitudes(reader, marked, group);
             }
-            entries.extend_from_slice(&group[..size as usize]);
         }
-        Ok(())
+        if large {
+            marked = self.marks[marks_context(last.len(), marked.count_ones())].take(&mut reader);
+            if marked >> last.len() != 0 {
+                return Err(PackingError::Canonical);
+            }
+        }
+        for entry in last.iter_mut() {
+            let free = area - next;
+            let (gap, width) = if left == 1 {
+                (reader.take_even(free), 1)
+            } else {
+                let law = laws.gaps(free, left);
+                (law.take(&mut reader, area), law.plain_bits() + 1)
+            };
+            let plain = reader.take_plain(width);
+            *entry = entry_behind(&mut next, gap, plain, width);
+            left -= 1;
+            if next + left > area {
+                return Err(PackingError::Position);
+            }
+        }
+        if marked != 0 {
+            reader = self.take_magnitudes(reader, marked, last);
+        }
+        Ok(reader)
+    }
+
+    /// Reads magnitudes over 1 into the levels of a group, and returns the reader behind them.
+    fn take_magnitudes<'a>(
+        &mut self,
+        mut reader: Reader<'a>,
+        marked: usize,
+        group: &mut [Entry],
+    ) -> Reader<'a> {
+        for (index, entry) in group.iter_mut().enumerate() {
+            if marked >> index & 1 == 1 {
+                entry.level *= 2 + self.magnitudes.take(&mut reader) as i8;
+            }
+        }
+        reader
     }
 }
 
-/// The entry behind a gap that is `low`, the first position of its bucket, and the `width` bits of `plain` above
-/// the sign; of magnitude 1 for now. `next` goes behind it.
+/// How many positions lie between `next` and `entry`, behind which `next` goes.
 #[inline]
-fn entry_at(next: &mut u32, low: u32, plain: u64, width: u32) -> Entry {
-    let position = *next + low + ((plain >> 1) as u32 & ((1 << width) - 1));
+fn gap_before(entry: &Entry, next: &mut u32) -> Result<u32, PackingError> {
+    let position = u32::from(entry.position);
+    let gap = position.checked_sub(*next).ok_or(PackingError::Position)?;
+    *next = position + 1;
+    Ok(gap)
+}
+
+/// The entry behind a gap that is `low`, the first position of its bucket, and the bits between the lowest of
+/// `plain`, its sign, and the one at `width`; of magnitude 1 for now. `next` goes behind it.
+#[inline]
+fn entry_behind(next: &mut u32, low: u32, plain: u64, width: u32) -> Entry {
+    let position = *next + low + (plain as u32 % (1 << width)) / 2;
     *next = position + 1;
     Entry { position: position as u16, level: 1 - 2 * (plain & 1) as i8 }
 }

@@ -18,12 +18,12 @@
 
 use std::sync::LazyLock;
 
-use super::rans::{ALL, Reader, Share, Writer};
+use super::rans::{ALL, Reader, Share, State, Writer};
 
 /// Most buckets of a law that have a symbol of their own.
 const BUCKETS: usize = 40;
-/// Shares of buckets are multiples of this, so that a table of 2^11 entries finds them.
-const UNIT: u32 = 16;
+/// Shares of buckets are multiples of this, so that small tables find them.
+const UNIT: u32 = 32;
 const UNITS: u32 = ALL / UNIT;
 /// Steps of an octave of y.
 const STEPS: u32 = 8;
@@ -40,15 +40,35 @@ struct Law {
     seen: [Seen; UNITS as usize],
 }
 
-/// What a unit of a state's low bits says.
+/// What the low bits of a state say, in one word: one load, and small tables.
 #[derive(Clone, Copy)]
-struct Seen {
-    bucket: u8,
-    /// Whether this is the symbol for more than that.
-    is_more: bool,
-    /// The symbol's units, and which of them this is.
-    units: u16,
-    offset: u16,
+struct Seen(u32);
+
+impl Seen {
+    /// The gap in buckets, whether that is only a lower limit, the symbol's units and which of them this is.
+    fn new(bucket: u32, is_more: bool, units: u32, offset: u32) -> Self {
+        Self(bucket | u32::from(is_more) << 7 | offset << 8 | units << 20)
+    }
+
+    #[inline(always)]
+    fn bucket(self) -> u32 {
+        self.0 & 0x7f
+    }
+
+    #[inline(always)]
+    fn is_more(self) -> bool {
+        self.0 & 0x80 != 0
+    }
+
+    #[inline(always)]
+    fn offset(self) -> u32 {
+        self.0 >> 8 & 0xfff
+    }
+
+    #[inline(always)]
+    fn units(self) -> u32 {
+        self.0 >> 20
+    }
 }
 
 static LAWS: LazyLock<Vec<Law>> = LazyLock::new(|| {
@@ -91,27 +111,24 @@ impl Law {
         let mut law = Self {
             buckets: buckets as u32,
             shares: [Share::new(0, ALL); BUCKETS + 1],
-            seen: [Seen { bucket: 0, is_more: false, units: 0, offset: 0 }; UNITS as usize],
+            seen: [Seen(0); UNITS as usize],
         };
         for (symbol, share) in law.shares[..=buckets].iter_mut().enumerate() {
             let (start, end) = (start(symbol), start(symbol + 1));
             *share = Share::new(start * UNIT, end * UNIT);
             for (offset, seen) in law.seen[start as usize..end as usize].iter_mut().enumerate() {
-                let (bucket, units) = (symbol as u8, (end - start) as u16);
-                *seen = Seen { bucket, is_more: symbol == buckets, units, offset: offset as u16 };
+                *seen = Seen::new(symbol as u32, symbol == buckets, end - start, offset as u32);
             }
         }
         law
     }
 }
 
-/// The law of the next gap.
+/// The law of the next gaps.
 #[derive(Clone, Copy)]
 pub(super) struct Gaps {
-    /// None for the last one, which may end anywhere in the free positions.
-    law: Option<&'static Law>,
+    law: &'static Law,
     shift: u32,
-    free: u32,
 }
 
 /// All laws, looked up once.
@@ -123,12 +140,12 @@ impl Laws {
         Self(&LAWS)
     }
 
-    /// Where `left` of `free` positions are still to be named; `left` is at least 1 and at most `free`, which is
+    /// Where `left` of `free` positions are still to be named; `left` is at least 2 and at most `free`, which is
     /// at most 2^14.
     #[inline]
     pub(super) fn gaps(self, free: u32, left: u32) -> Gaps {
         // y in sixteenths, at least 8.
-        let y = 8 * (2 * free - left) / left;
+        let y = divided(8 * (2 * free - left), left);
         let octave = y.ilog2();
         let step = (y >> (octave - 3)) % STEPS;
         let power = match left {
@@ -137,11 +154,28 @@ impl Laws {
             9..=16 => 4,
             _ => 5,
         };
-        if left == 1 {
-            return Gaps { law: None, shift: 0, free };
-        }
         let class = (power * OCTAVES + (octave - 3).min(OCTAVES - 1)) * STEPS + step;
-        Gaps { law: self.0.get(class as usize), shift: octave.saturating_sub(OCTAVES + 2), free }
+        Gaps { law: &self.0[class as usize], shift: octave.saturating_sub(OCTAVES + 2) }
+    }
+}
+
+/// `value / by`, for values below 2^18 and divisors that are at least 1.
+#[inline]
+fn divided(value: u32, by: u32) -> u32 {
+    const COUNT: usize = 65;
+    const RECIPROCALS: [u64; COUNT] = {
+        let mut reciprocals = [0; COUNT];
+        let mut by = 1;
+        while by < COUNT {
+            reciprocals[by] = (1u64 << 32).div_ceil(by as u64);
+            by += 1;
+        }
+        reciprocals
+    };
+    // Exact, as the reciprocal is too large by less than 2^-32.
+    match RECIPROCALS.get(by as usize) {
+        Some(reciprocal) => ((u64::from(value) * reciprocal) >> 32) as u32,
+        None => value / by,
     }
 }
 
@@ -152,35 +186,100 @@ impl Gaps {
         self.shift
     }
 
-    /// Writes what is above the plain bits of `gap`, and returns those.
+    /// The plain bits of `gap`.
     #[inline]
-    pub(super) fn put(self, writer: &mut Writer, gap: u32) -> u32 {
-        let Some(law) = self.law else {
-            writer.put_even(gap, self.free);
-            return 0;
-        };
-        let mut bucket = gap >> self.shift;
-        while bucket >= law.buckets {
-            writer.put(law.shares[law.buckets as usize]);
-            bucket -= law.buckets;
-        }
-        writer.put(law.shares[bucket as usize]);
+    pub(super) fn plain(self, gap: u32) -> u32 {
         gap & ((1 << self.shift) - 1)
     }
 
-    /// Reads a gap but for its plain bits, which are 0. It is not checked, but not much longer than `most`.
     #[inline]
+    fn share(self, gap: u32) -> Share {
+        self.law.shares[(gap >> self.shift).min(self.law.buckets) as usize]
+    }
+
+    /// Writes what is above the plain bits of `gap`.
+    #[inline]
+    pub(super) fn put(self, writer: &mut Writer, gap: u32) {
+        writer.put(self.share(gap));
+        self.put_more(writer, gap);
+    }
+
+    /// Likewise of four gaps, in two turns.
+    #[inline]
+    pub(super) fn put_four(self, writer: &mut Writer, gaps: [u32; 4]) {
+        let [a, b, c, d] = gaps;
+        writer.put_two(self.share(a), self.share(b));
+        writer.put_two(self.share(c), self.share(d));
+        if gaps.iter().any(|gap| gap >> self.shift >= self.law.buckets) {
+            gaps.iter().for_each(|&gap| self.put_more(writer, gap));
+        }
+    }
+
+    /// What follows the first symbol of a gap.
+    #[inline]
+    fn put_more(self, writer: &mut Writer, mut gap: u32) {
+        while gap >> self.shift >= self.law.buckets {
+            gap -= self.law.buckets << self.shift;
+            writer.put(self.share(gap));
+        }
+    }
+
+    /// Reads a gap but for its plain bits, which are 0. It is not checked, but not much longer than `most`.
+    #[inline(always)]
     pub(super) fn take(self, reader: &mut Reader, most: u32) -> u32 {
-        let Some(law) = self.law else { return reader.take_even(self.free) };
-        let mut gap = 0;
-        loop {
-            let slot = reader.peek();
-            let seen = law.seen[(slot / UNIT) as usize];
-            reader.skip(u32::from(seen.units) * UNIT, u32::from(seen.offset) * UNIT + slot % UNIT);
-            gap += u32::from(seen.bucket) << self.shift;
-            if !seen.is_more || gap > most {
-                return gap;
+        let [state, _] = reader.states();
+        let (seen, state) = self.see(state);
+        reader.go_on(state);
+        let gap = seen.bucket() << self.shift;
+        if seen.is_more() {
+            let more;
+            (*reader, more) = self.taken_more(*reader, gap, most);
+            return more;
+        }
+        gap
+    }
+
+    /// Likewise four gaps of two turns.
+    #[inline(always)]
+    pub(super) fn take_four(self, reader: &mut Reader, most: u32) -> [u32; 4] {
+        let [one, two] = reader.states();
+        let (a, one) = self.see(one);
+        let (c, two) = self.see(two);
+        let (b, one) = self.see(one);
+        let (d, two) = self.see(two);
+        reader.go_on_twice([one, two]);
+        let gap = |seen: Seen| seen.bucket() << self.shift;
+        let mut gaps = [gap(a), gap(b), gap(c), gap(d)];
+        if a.is_more() | b.is_more() | c.is_more() | d.is_more() {
+            for (gap, seen) in gaps.iter_mut().zip([a, b, c, d]) {
+                if seen.is_more() {
+                    (*reader, *gap) = self.taken_more(*reader, *gap, most);
+                }
             }
         }
+        gaps
+    }
+
+    /// `gap` and what follows its first symbol, and the reader behind that. Readers come and go by value, so
+    /// that they stay in registers where nothing follows.
+    #[cold]
+    fn taken_more(self, mut reader: Reader, mut gap: u32, most: u32) -> (Reader, u32) {
+        while gap <= most {
+            let [state, _] = reader.states();
+            let (seen, state) = self.see(state);
+            reader.go_on(state);
+            gap += seen.bucket() << self.shift;
+            if !seen.is_more() {
+                break;
+            }
+        }
+        (reader, gap)
+    }
+
+    #[inline(always)]
+    fn see(self, state: State) -> (Seen, State) {
+        let slot = state.slot();
+        let seen = self.law.seen[(slot / UNIT) as usize];
+        (seen, state.behind(seen.units() * UNIT, seen.offset() * UNIT + slot % UNIT))
     }
 }

@@ -18,7 +18,7 @@ const MEMORY: u32 = SEEN << 16;
 pub(super) struct Adaptive<const N: usize> {
     counts: [u32; N],
     /// Where each begins in `0 .. ALL`; the first at 0.
-    starts: [u16; N],
+    starts: [i16; N],
     until_renewal: u32,
     period: u32,
 }
@@ -38,11 +38,11 @@ impl<const N: usize> Adaptive<N> {
             self.counts.iter_mut().for_each(|count| *count = count.div_ceil(2));
             total = self.counts.iter().sum();
         }
-        // Every symbol gets one value, and of the rest what it is worth.
-        let share = (u64::from(ALL - N as u32) << 32) / u64::from(total);
+        // Every symbol gets two values, and of the rest what it is worth.
+        let share = (u64::from(ALL - 2 * N as u32) << 32) / u64::from(total);
         let mut below = 0;
         for (symbol, (start, count)) in self.starts.iter_mut().zip(self.counts).enumerate() {
-            *start = symbol as u16 + ((u64::from(below) * share) >> 32) as u16;
+            *start = 2 * symbol as i16 + ((u64::from(below) * share) >> 32) as i16;
             below += count;
         }
         self.period = PERIOD.min(2 * self.period);
@@ -58,29 +58,35 @@ impl<const N: usize> Adaptive<N> {
         }
     }
 
-    fn end(&self, symbol: usize) -> u32 {
-        self.starts.get(symbol + 1).map_or(ALL, |&end| u32::from(end))
+    #[inline(always)]
+    fn range(&self, symbol: usize) -> (u32, u32) {
+        let end = self.starts.get(symbol + 1).map_or(ALL, |&end| end as u32);
+        (self.starts[symbol] as u32, end)
     }
 
     /// Writes `symbol`, which is below `N`.
     #[inline]
     pub(super) fn put(&mut self, writer: &mut Writer, symbol: usize) {
-        writer.put(Share::new(u32::from(self.starts[symbol]), self.end(symbol)));
+        let (start, end) = self.range(symbol);
+        writer.put(Share::new(start, end));
         self.learn(symbol);
     }
 
     /// Reads a symbol.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self, reader: &mut Reader) -> usize {
-        let slot = reader.peek();
-        // The first is by far the likeliest almost everywhere.
-        let symbol = if slot < self.end(0) {
+        let [state, _] = reader.states();
+        let slot = state.slot();
+        // The first is by far the likeliest almost everywhere. Otherwise all at once, in lanes of 16 bits.
+        let symbol = if slot < self.range(0).1 {
             0
         } else {
-            self.starts.iter().map(|&start| usize::from(u32::from(start) <= slot)).sum::<usize>() - 1
+            let begun =
+                self.starts.iter().fold(0, |begun: i16, &start| begun + i16::from(start <= slot as i16));
+            (begun as usize).wrapping_sub(1) % N
         };
-        let start = u32::from(self.starts[symbol]);
-        reader.skip(self.end(symbol) - start, slot - start);
+        let (start, end) = self.range(symbol);
+        reader.go_on(state.behind(end - start, slot - start));
         self.learn(symbol);
         symbol
     }

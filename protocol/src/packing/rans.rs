@@ -1,40 +1,40 @@
 //! Range asymmetric numeral systems: symbols of any probability, in and out of one whole number.
 //!
 //! J. Duda, "Asymmetric numeral systems", arXiv 1311.2540. A *state* x is a number that holds everything
-//! which is still to be read. A symbol owns `freq` of the `2^bits` values that the low bits of x can have,
-//! from `start` on; writing it replaces x by one that is `2^bits / freq` times as large, and reading takes
-//! just that back:
+//! which is still to be read. A symbol owns `freq` of the 2^15 values that the low bits of x can have, from
+//! `start` on; writing it replaces x by one that is `2^15 / freq` times as large, and reading takes just that back:
 //!
 //! ```text
-//! write   x -> (x / freq) 2^bits + start + x % freq
-//! read    x -> freq (x / 2^bits) + x % 2^bits - start
+//! write   x -> (x / freq) 2^15 + start + x % freq
+//! read    x -> freq (x / 2^15) + x % 2^15 - start
 //! ```
 //!
-//! x is kept in 2^15 .. 2^31 by moving 16 bits at a time between it and the bytes. Whether a move is due
-//! follows from x and the symbol alone, and the same way in both directions, so that writing undoes reading
-//! exactly, as reading undoes writing. A writer starts with x = 2^15 and goes through the symbols from the last
-//! to the first; a reader that has read them all therefore holds 2^15 again, with all bytes used. If it does,
-//! there are no other bytes that say the same, and nothing has to be written again to know that.
+//! Symbols go in and out one by one or two at once. Between that x is kept in 2^31 .. 2^63 by moving 32 bits at a time
+//! between it and the bytes. Whether a move is due follows from x and the symbols alone, and the same way in
+//! both directions, so that writing undoes reading exactly, as reading undoes writing. A writer starts with
+//! x = 2^31 and goes through the symbols from the last to the first; a reader that has read them all therefore
+//! holds 2^31 again, with all bytes used. If it does, there are no other bytes that say the same, and nothing has to
+//! be written again to know that.
 //!
 //! Two states take turns: a processor works on one while it waits for the other. What is evenly spread (signs,
 //! low bits) costs the same as plain bits, and is cheaper to read. Those lie at the other end of the bytes:
 //!
 //! ```text
-//! bytes 0-7     the first and the second state as the writer left them, little-endian
-//! then          16-bit words, little-endian, in the order in which the reader needs them
+//! bytes 0-15    the first and the second state as the writer left them, little-endian
+//! then          32-bit words, little-endian, in the order in which the reader needs them
 //! last bytes    plain bits, from the last byte backwards, in each from the lowest bit up; 0 after the last
 //! ```
 
 use std::sync::LazyLock;
 
-/// States are at least this and below 2^16 times as much.
-const LOW: u32 = 1 << 15;
-/// Probabilities are multiples of 2^-15; more bits than [`LOW`] has would not do.
-pub(super) const BITS: u32 = 15;
+/// Between turns, states are at least this and below 2^32 times as much. It must be a multiple of [`ALL`]^2.
+const LOW: u64 = 1 << 31;
+/// Probabilities are multiples of 2^-15.
+const BITS: u32 = 15;
 /// All values that the low bits of a state can have.
 pub(super) const ALL: u32 = 1 << BITS;
 /// Bytes of the two states.
-const STATES: usize = 8;
+const STATES: usize = 16;
 
 /// The values of the low bits of a state that belong to a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +45,13 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// The values `start .. end`: at least one, at most [`ALL`].
+    /// What is certain: writing it changes nothing.
+    const CERTAIN: Self = Self { start: 0, more: (ALL - 1) as u16 };
+
+    /// The values `start .. end`: at least two, at most [`ALL`].
     #[inline]
     pub(super) fn new(start: u32, end: u32) -> Self {
-        debug_assert!(start < end && end <= ALL);
+        debug_assert!(start + 1 < end && end <= ALL);
         Self { start: start as u16, more: (end - start).wrapping_sub(1) as u16 }
     }
 
@@ -57,28 +60,49 @@ impl Share {
         let start = |value: u32| (value << BITS).div_ceil(count);
         Self::new(start(value), start(value + 1))
     }
+
+    #[inline]
+    fn freq(self) -> u64 {
+        u64::from(self.more) + 1
+    }
 }
 
-/// By `more` of a [`Share`]: the reciprocal of `more + 1`, less 1, in units of 2^-32 and, beyond 1, scaled up by
-/// a power of two until all 32 bits count.
+/// By `more` of a [`Share`]: the reciprocal of `more + 1`, in units of 2^-64 and scaled up by the largest power of
+/// two that leaves it below 1. (There is none for 1, which no share has.)
 ///
 /// The upper part of the product with the rounded up reciprocal is the exact quotient of any state, which is below
-/// 2^31 (Alverson, "Integer division using reciprocals", 1991, as in F. Giesen's ryg_rans).
-static RECIPROCALS: LazyLock<Vec<u32>> = LazyLock::new(|| {
-    (0..ALL).map(|more| ((1u64 << (32 + scale(more))).div_ceil(u64::from(more) + 1) - 1) as u32).collect()
+/// 2^63 (Alverson, "Integer division using reciprocals", 1991, as in F. Giesen's ryg_rans).
+static RECIPROCALS: LazyLock<Vec<u64>> = LazyLock::new(|| {
+    (0..ALL as u16).map(|more| (1u128 << (64 + scale(more))).div_ceil(u128::from(more) + 1) as u64).collect()
 });
 
 /// The power of two by which the reciprocal of `more + 1` is scaled up.
 #[inline]
-fn scale(more: u32) -> u32 {
+fn scale(more: u16) -> u32 {
     (more | 1).ilog2()
+}
+
+/// The state `x` with one symbol or two on top. What has to move goes before `words[first]`.
+#[inline(always)]
+fn pushed(x: u64, [one, two]: [Share; 2], reciprocals: &[u64], words: &mut [u32], first: &mut usize) -> u64 {
+    let put = |x: u64, share: Share| {
+        let product = u128::from(x) * u128::from(reciprocals[usize::from(share.more)]);
+        let quotient = (product >> 64) as u64 >> scale(share.more);
+        x + u64::from(share.start) + quotient * (u64::from(ALL) - share.freq())
+    };
+    words[*first - 1] = x as u32;
+    // The share that both have of 2^63.
+    let due = x >= (one.freq() * two.freq()) << (63 - 2 * BITS);
+    *first -= usize::from(due);
+    let x = if due { x >> 32 } else { x };
+    put(put(x, two), one)
 }
 
 /// Collects symbols and plain bits, and writes them. It may be used again after [`Writer::finish`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct Writer {
-    shares: Vec<Share>,
-    words: Vec<u16>,
+    turns: Vec<[Share; 2]>,
+    words: Vec<u32>,
     plain: Vec<u8>,
     /// Plain bits that do not make a byte yet, and their number.
     held: u64,
@@ -88,14 +112,21 @@ pub(super) struct Writer {
 impl Writer {
     /// Forgets what was put in and not finished.
     pub(super) fn clear(&mut self) {
-        self.shares.clear();
+        self.turns.clear();
         self.plain.clear();
         (self.held, self.held_bits) = (0, 0);
     }
 
+    /// A symbol.
     #[inline]
     pub(super) fn put(&mut self, share: Share) {
-        self.shares.push(share);
+        self.turns.push([share, Share::CERTAIN]);
+    }
+
+    /// Two symbols at once.
+    #[inline]
+    pub(super) fn put_two(&mut self, first: Share, second: Share) {
+        self.turns.push([first, second]);
     }
 
     /// One of `count` values that are equally likely; `count` is at most 2^14.
@@ -121,29 +152,19 @@ impl Writer {
         if self.held_bits > 0 {
             self.plain.push(self.held as u8);
         }
-        // A symbol moves one word at most; one place more, because words that do not count are written too.
+        // A turn moves one word at most; one place more, because words that do not count are written too.
         self.words.clear();
-        self.words.resize(self.shares.len() + 1, 0);
+        self.words.resize(self.turns.len() + 1, 0);
         let mut first = self.words.len();
-        let reciprocals = RECIPROCALS.as_slice();
-        let mut push = |x: u32, share: Share| {
-            let more = u32::from(share.more);
-            self.words[first - 1] = x as u16;
-            let due = x >= (more + 1) << 16;
-            first -= usize::from(due);
-            let x = if due { x >> 16 } else { x };
-            let reciprocal = u64::from(reciprocals[more as usize]) + 1;
-            let quotient = (u64::from(x) * reciprocal) >> 32 >> scale(more);
-            x + u32::from(share.start) + quotient as u32 * (ALL - 1 - more)
-        };
+        let (reciprocals, words) = (RECIPROCALS.as_slice(), self.words.as_mut_slice());
         let (mut a, mut b) = (LOW, LOW);
-        let (pairs, last) = self.shares.as_chunks::<2>();
-        for &share in last {
-            a = push(a, share);
+        let (turns, last) = self.turns.as_chunks::<2>();
+        for &turn in last {
+            a = pushed(a, turn, reciprocals, words, &mut first);
         }
-        for &[even, odd] in pairs.iter().rev() {
-            b = push(b, odd);
-            a = push(a, even);
+        for &[one, two] in turns.iter().rev() {
+            b = pushed(b, two, reciprocals, words, &mut first);
+            a = pushed(a, one, reciprocals, words, &mut first);
         }
         bytes.extend_from_slice(&a.to_le_bytes());
         bytes.extend_from_slice(&b.to_le_bytes());
@@ -153,8 +174,34 @@ impl Writer {
     }
 }
 
+/// A state on its way through the symbols of a turn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct State(u64);
+
+impl State {
+    /// The low bits: they tell which symbol comes.
+    #[inline(always)]
+    pub(super) fn slot(self) -> u32 {
+        self.0 as u32 % ALL
+    }
+
+    /// Behind a symbol that has `freq` values, of which the one seen is `offset`.
+    #[inline(always)]
+    pub(super) fn behind(self, freq: u32, offset: u32) -> Self {
+        Self(u64::from(freq) * (self.0 >> BITS) + u64::from(offset))
+    }
+
+    /// Whether a word is due; and the state, with the low half of `words` if it is.
+    #[inline(always)]
+    fn refilled(self, words: u64) -> (bool, u64) {
+        // Without a branch: it would often go the unforeseen way.
+        let (due, refilled) = (self.0 < LOW, self.0 << 32 | words & u64::from(u32::MAX));
+        (due, if due { refilled } else { self.0 })
+    }
+}
+
 /// Reads what a [`Writer`] wrote. Beyond its end it reads zeros: [`Reader::is_short`] tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     /// The next word.
@@ -162,63 +209,72 @@ pub(super) struct Reader<'a> {
     /// Plain bits read so far.
     plain: usize,
     /// The state whose turn it is, and the other one.
-    state: u32,
-    other: u32,
+    state: u64,
+    other: u64,
 }
 
 impl<'a> Reader<'a> {
-    /// `None` if these bytes cannot even hold two states.
+    /// `None` if these bytes cannot begin with two states.
     pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
-        let [a, b] = *bytes.first_chunk::<STATES>()?.as_chunks::<4>().0 else { return None };
-        let states = (u32::from_le_bytes(a), u32::from_le_bytes(b));
-        let valid = |x: u32| (LOW..LOW << 16).contains(&x);
-        (valid(states.0) && valid(states.1)).then_some(Self {
-            bytes,
-            front: STATES,
-            plain: 0,
-            state: states.0,
-            other: states.1,
-        })
+        let [a, b] = *bytes.first_chunk::<STATES>()?.as_chunks::<8>().0 else { return None };
+        let (state, other) = (u64::from_le_bytes(a), u64::from_le_bytes(b));
+        let valid = |x: u64| (LOW..LOW << 32).contains(&x);
+        (valid(state) && valid(other)).then_some(Self { bytes, front: STATES, plain: 0, state, other })
     }
 
-    /// The low bits of the state: they tell which symbol comes.
-    #[inline]
-    pub(super) fn peek(&self) -> u32 {
-        self.state % ALL
+    /// The states from which the next turn and the one after that are read.
+    #[inline(always)]
+    pub(super) fn states(&self) -> [State; 2] {
+        [State(self.state), State(self.other)]
     }
 
-    /// Goes on behind the symbol that has `freq` values, of which the one seen is `offset`.
-    #[inline]
-    pub(super) fn skip(&mut self, freq: u32, offset: u32) {
-        let x = freq * (self.state >> BITS) + offset;
-        // Without a branch: it would go the unforeseen way every fourth time.
-        let word =
-            self.bytes.get(self.front..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
-        let due = x < LOW;
-        self.front += 2 * usize::from(due);
-        let refilled = x << 16 | u32::from(u16::from_le_bytes(word));
-        self.state = self.other;
-        self.other = if due { refilled } else { x };
+    /// Goes on behind a turn.
+    #[inline(always)]
+    pub(super) fn go_on(&mut self, state: State) {
+        let (due, refilled) = state.refilled(self.words());
+        self.front += 4 * usize::from(due);
+        (self.state, self.other) = (self.other, refilled);
+    }
+
+    /// Goes on behind two turns.
+    #[inline(always)]
+    pub(super) fn go_on_twice(&mut self, [one, two]: [State; 2]) {
+        let words = self.words();
+        let (due, refilled) = one.refilled(words);
+        let words = if due { words >> 32 } else { words };
+        let (also_due, also_refilled) = two.refilled(words);
+        self.front += 4 * (usize::from(due) + usize::from(also_due));
+        (self.state, self.other) = (refilled, also_refilled);
+    }
+
+    /// The next two words.
+    #[inline(always)]
+    fn words(&self) -> u64 {
+        match self.bytes.get(self.front..self.front + 8).and_then(|bytes| bytes.first_chunk()) {
+            Some(words) => u64::from_le_bytes(*words),
+            None => last_words(self.bytes, self.front),
+        }
     }
 
     /// One of `count` values that are equally likely; `count` is at most 2^14.
+    #[inline(always)]
     pub(super) fn take_even(&mut self, count: u32) -> u32 {
-        let slot = self.peek();
-        let value = (slot * count) >> BITS;
+        let [state, _] = self.states();
+        let value = (state.slot() * count) >> BITS;
         let share = Share::even(value, count);
-        self.skip(u32::from(share.more) + 1, slot - u32::from(share.start));
+        self.go_on(state.behind(share.freq() as u32, state.slot() - u32::from(share.start)));
         value
     }
 
-    /// The next `bits` plain bits, at most 56; more than these may be set above them.
-    #[inline]
+    /// The next `bits` plain bits, at most 56; above them, others may be set.
+    #[inline(always)]
     pub(super) fn take_plain(&mut self, bits: u32) -> u64 {
         let window = self.window();
         self.plain += bits as usize;
         window
     }
 
-    #[inline]
+    #[inline(always)]
     fn window(&self) -> u64 {
         let end = self.bytes.len().saturating_sub(self.plain / 8);
         let window = self.bytes.get(..end).and_then(|bytes| bytes.last_chunk()).copied().unwrap_or_default();
@@ -247,4 +303,11 @@ impl<'a> Reader<'a> {
         };
         self.used() == self.bytes.len() && (self.state, self.other) == (LOW, LOW) && padding == 0
     }
+}
+
+/// Likewise where fewer than two are left. (Not of a reader: one that is passed on has to be kept in memory.)
+#[cold]
+fn last_words(bytes: &[u8], front: usize) -> u64 {
+    let rest = bytes.get(front..).unwrap_or_default();
+    rest.iter().rev().fold(0, |words, &byte| words << 8 | u64::from(byte))
 }

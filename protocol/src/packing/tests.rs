@@ -46,7 +46,7 @@ fn made_up(layout: &Layout, rule: &Rule, k: u32, seed: u64, lie: Lie, full: bool
         let (area, share) = (tile.area(), layout.tile_k(tile.area(), k as usize));
         let count = if full { share } else { next() as usize % (share + 1) };
         let step = Step::from_code((next() % 120) as u8).unwrap();
-        let most = most(rule, step).unwrap();
+        let most = ((1 << rule.max_exponent) / step.units()).clamp(1, i32::from(MAX_LEVEL)) as u32;
         let mut chosen: Vec<usize> = match lie {
             Lie::First => (0..count).collect(),
             Lie::Last => (area - count..area).collect(),
@@ -59,7 +59,7 @@ fn made_up(layout: &Layout, rule: &Rule, k: u32, seed: u64, lie: Lie, full: bool
         };
         chosen.sort_unstable();
         let entries = chosen.into_iter().map(|position| {
-            let level = 1 + (next() % u32::from(most)) as i8;
+            let level = 1 + (next() % most) as i8;
             Entry { position: position as u16, level: if next().is_multiple_of(2) { level } else { -level } }
         });
         delta.push(index as u32, step, entries.collect::<Vec<_>>());
@@ -113,10 +113,10 @@ proptest! {
     #[test]
     fn noise_never_panics(body in proptest::collection::vec(any::<u8>(), 0..600), start in any::<bool>()) {
         let mut body = body;
-        if start && body.len() > 11 {
+        if start && body.len() > 19 {
             body[..3].copy_from_slice(&[VERSION, 8, 0]);
             // States that are in their range.
-            (body[6], body[10]) = (body[6] & 0x7f | 1, body[10] & 0x7f | 1);
+            (body[10], body[18]) = (body[10] & 0x7f | 1, body[18] & 0x7f | 1);
         }
         accepts(&layout(), &RULE, &body);
     }
@@ -202,7 +202,7 @@ fn each_rule_is_enforced() {
     assert_eq!(with(2, 2), PackingError::Density);
     assert_eq!(with(2, 0), PackingError::Density);
     assert_eq!(with(1, 200), PackingError::Density);
-    assert_eq!(decode(&layout, &RULE, &body[..10]), Err(PackingError::Truncated));
+    assert_eq!(decode(&layout, &RULE, &body[..18]), Err(PackingError::Truncated));
     assert!(decode(&layout, &RULE, &[body.clone(), vec![0]].concat()).is_err());
     assert_eq!(encode(&layout, &RULE, 256, &SparseDelta::default()), Err(PackingError::Empty));
     assert_eq!(encode(&layout, &RULE, 128, &good), Err(PackingError::Share));
@@ -271,27 +271,37 @@ fn what_could_be_said_shorter_is_refused() {
     let entries = [Entry { position: 2, level: 1 }, Entry { position: 7, level: -3 }];
     let tile = &layout.tiles()[0];
     let step = |code| Step::from_code(code).unwrap();
-    let good = body(FULL, &|models, writer| {
+    let write = |models: &mut Models, writer: &mut Writer, large: bool, entries: &[Entry]| {
         models.put_step(writer, tile, step(80));
-        models.put_entries(writer, Laws::get(), 8, 15, &entries).unwrap();
-    });
+        models.put_entries(writer, Laws::get(), 8, large, entries).unwrap();
+    };
+    let good = body(FULL + LARGE, &|models, writer| write(models, writer, true, &entries));
     let mut delta = SparseDelta::default();
     delta.push(0, step(80), entries);
     assert_eq!(encode(&layout, &rule, 16, &delta), Ok(good.clone()));
     // The same step, as one that differs by much.
-    let far = body(FULL, &|models, writer| {
+    let far = body(FULL + LARGE, &|models, writer| {
         models.steps[1].0.put(writer, STEP_SYMBOLS - 1);
         writer.put_even(80, u32::from(Step::COUNT));
-        models.put_entries(writer, Laws::get(), 8, 15, &entries).unwrap();
+        models.put_entries(writer, Laws::get(), 8, true, &entries).unwrap();
     });
     assert_eq!(decode(&layout, &rule, &far), Err(PackingError::Canonical));
+    // Large magnitudes where there are none.
+    let small = entries.map(|entry| Entry { level: 1, ..entry });
+    let none = body(FULL + LARGE, &|models, writer| write(models, writer, true, &small));
+    assert_eq!(decode(&layout, &rule, &none), Err(PackingError::Canonical));
     // A mark behind the last coefficient.
-    let beyond = body(FULL, &|models, writer| {
+    let beyond = body(FULL + LARGE, &|models, writer| {
         models.put_step(writer, tile, step(80));
         models.marks[BEFORE].put(writer, 0b110);
-        models.put_entries(writer, Laws::get(), 8, 15, &entries).unwrap();
+        models.put_entries(writer, Laws::get(), 8, false, &small).unwrap();
     });
     assert_eq!(decode(&layout, &rule, &beyond), Err(PackingError::Canonical));
+    // Fewer coefficients than a share that is one.
+    let fewer = body(FEWER, &|models, writer| write(models, writer, false, &small[..1]));
+    let mut one = fewer.clone();
+    one[1] = 8;
+    assert_eq!(decode(&layout, &rule, &one), Err(PackingError::Canonical));
     // No tile speaks.
     assert_eq!(decode(&layout, &rule, &body(SILENT, &|_, _| ())), Err(PackingError::Empty));
     // Bytes between the two ends.
@@ -318,4 +328,5 @@ fn golden_bytes() {
     assert_eq!(decode(&layout, &rule, &body).unwrap(), delta);
 }
 
-const GOLDEN: [u8; 16] = [3, 16, 0, 67, 30, 22, 0, 199, 255, 165, 14, 209, 176, 150, 4, 9];
+const GOLDEN: [u8; 20] =
+    [3, 16, 0, 232, 248, 208, 172, 79, 220, 171, 0, 241, 255, 254, 0, 104, 36, 254, 6, 9];
