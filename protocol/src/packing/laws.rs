@@ -22,6 +22,10 @@ use super::rans::{ALL, Reader, Share, State, Writer};
 
 /// Most buckets of a law that have a symbol of their own.
 const BUCKETS: usize = 40;
+/// And the fewest.
+pub(super) const LEAST_BUCKETS: usize = 4;
+/// Bits that the symbol of a bucket costs at most.
+pub(super) const MOST_BITS: usize = UNITS.ilog2() as usize;
 /// Shares of buckets are multiples of this, so that small tables find them.
 const UNIT: u32 = 32;
 const UNITS: u32 = ALL / UNIT;
@@ -97,8 +101,9 @@ impl Law {
             (0..times).fold(ONE, |product, _| product * base / ONE)
         };
         // Longer gaps than two units of chance share a symbol: to give each its own would cost more.
-        let buckets =
-            (1..BUCKETS).find(|&bucket| reaches(bucket) * u64::from(UNITS) < 2 * ONE).unwrap_or(BUCKETS);
+        let buckets = (LEAST_BUCKETS..BUCKETS)
+            .find(|&bucket| reaches(bucket) * u64::from(UNITS) < 2 * ONE)
+            .unwrap_or(BUCKETS);
         // Every symbol gets a unit, and of the rest what it is worth.
         let rest = u64::from(UNITS) - (buckets as u64 + 1);
         let start = |symbol: usize| {
@@ -208,8 +213,7 @@ impl Gaps {
     #[inline]
     pub(super) fn put_four(self, writer: &mut Writer, gaps: [u32; 4]) {
         let [a, b, c, d] = gaps;
-        writer.put_two(self.share(a), self.share(b));
-        writer.put_two(self.share(c), self.share(d));
+        writer.put_four([[self.share(a), self.share(b)], [self.share(c), self.share(d)]]);
         if gaps.iter().any(|gap| gap >> self.shift >= self.law.buckets) {
             gaps.iter().for_each(|&gap| self.put_more(writer, gap));
         }
@@ -281,5 +285,67 @@ impl Gaps {
         let slot = state.slot();
         let seen = self.law.seen[(slot / UNIT) as usize];
         (seen, state.behind(seen.units() * UNIT, seen.offset() * UNIT + slot % UNIT))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_law_tells_every_value_as_it_is_written() {
+        for law in LAWS.iter() {
+            let mut end = 0;
+            for symbol in 0..=law.buckets {
+                let share = law.shares[symbol as usize];
+                let seen = law.seen[(end / UNIT) as usize];
+                assert_eq!(seen.bucket(), symbol);
+                assert_eq!((seen.is_more(), seen.offset()), (symbol == law.buckets, 0));
+                assert_eq!(share, Share::new(end, end + seen.units() * UNIT));
+                end += seen.units() * UNIT;
+            }
+            assert_eq!(end, ALL);
+            assert!((LEAST_BUCKETS as u32..=BUCKETS as u32).contains(&law.buckets));
+        }
+    }
+
+    #[test]
+    fn divided_divides() {
+        for by in (1..200).chain([1024, 4096, 16_384]) {
+            for value in (0..1 << 18).step_by(7).chain([by - 1, by, (1 << 18) - 1]) {
+                assert_eq!(divided(value, by), value / by);
+            }
+        }
+    }
+
+    /// What gaps cost on average, against the entropy of the exact law C(free - g - 1, left - 1) / C(free, left).
+    #[test]
+    fn gaps_cost_their_entropy() {
+        let units =
+            |law: &Law, symbol: u32| (law.seen.iter().filter(|seen| seen.bucket() == symbol)).count() as f64;
+        for free in [64u32, 200, 1000, 4096, 16_384] {
+            for left in
+                [2u32, 3, 4, 7, 8, 12, 30, 128, 1024, 2000].into_iter().filter(|left| 2 * left <= free)
+            {
+                let gaps = Laws::get().gaps(free, left);
+                let cost: Vec<f64> =
+                    (0..=gaps.law.buckets).map(|s| -(units(gaps.law, s) / f64::from(UNITS)).log2()).collect();
+                let (mut chance, mut spent, mut entropy) = (f64::from(left) / f64::from(free), 0.0, 0.0);
+                for gap in 0..=free - left {
+                    let bucket = gap >> gaps.plain_bits();
+                    let (more, last) = (bucket / gaps.law.buckets, bucket % gaps.law.buckets);
+                    let bits = f64::from(more) * cost[gaps.law.buckets as usize] + cost[last as usize];
+                    spent += chance * (bits + f64::from(gaps.plain_bits()));
+                    if chance > 0.0 {
+                        entropy -= chance * chance.log2();
+                    }
+                    chance *= f64::from(free - left - gap) / f64::from(free - gap - 1);
+                }
+                assert!(
+                    spent > entropy - 1e-9 && spent < entropy + 0.03,
+                    "{left} of {free}: {spent} for {entropy}"
+                );
+            }
+        }
     }
 }

@@ -13,6 +13,11 @@ const PERIOD: u32 = 128;
 /// Counts are halved when they reach this together: earlier symbols are slowly forgotten.
 const MEMORY: u32 = SEEN << 16;
 
+/// The least share of a symbol.
+const LEAST: u32 = 8;
+/// Bits that a symbol costs at most.
+pub(super) const MOST_BITS: usize = (ALL / LEAST).ilog2() as usize;
+
 /// The probabilities of `N` symbols.
 #[derive(Clone, Debug)]
 pub(super) struct Adaptive<const N: usize> {
@@ -38,11 +43,11 @@ impl<const N: usize> Adaptive<N> {
             self.counts.iter_mut().for_each(|count| *count = count.div_ceil(2));
             total = self.counts.iter().sum();
         }
-        // Every symbol gets two values, and of the rest what it is worth.
-        let share = (u64::from(ALL - 2 * N as u32) << 32) / u64::from(total);
+        // Every symbol gets the least, and of the rest what it is worth.
+        let share = (u64::from(ALL - LEAST * N as u32) << 32) / u64::from(total);
         let mut below = 0;
         for (symbol, (start, count)) in self.starts.iter_mut().zip(self.counts).enumerate() {
-            *start = 2 * symbol as i16 + ((u64::from(below) * share) >> 32) as i16;
+            *start = (LEAST as usize * symbol) as i16 + ((u64::from(below) * share) >> 32) as i16;
             below += count;
         }
         self.period = PERIOD.min(2 * self.period);
@@ -89,5 +94,60 @@ impl<const N: usize> Adaptive<N> {
         reader.go_on(state.behind(end - start, slot - start));
         self.learn(symbol);
         symbol
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The symbols of `order`: the first comes every second time on average, the second every fourth, and so on.
+    fn symbols(count: usize, order: [usize; 4]) -> Vec<usize> {
+        let mut state = 1u64;
+        (0..count)
+            .map(|_| {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                order[((state >> 61) as u32).trailing_zeros().min(3) as usize]
+            })
+            .collect()
+    }
+
+    /// Bits that `symbols` cost, which come back.
+    fn bits(symbols: &[usize]) -> f64 {
+        let (mut writer, mut model) = (Writer::default(), Adaptive::<5>::new([16; 5]));
+        symbols.iter().for_each(|&symbol| model.put(&mut writer, symbol));
+        let mut bytes = Vec::new();
+        writer.finish(&mut bytes);
+        let (mut reader, mut model) = (Reader::new(&bytes).unwrap(), Adaptive::<5>::new([16; 5]));
+        assert!(symbols.iter().all(|&symbol| model.take(&mut reader) == symbol));
+        assert!(reader.is_exact());
+        8.0 * bytes.len() as f64
+    }
+
+    #[test]
+    fn what_comes_often_gets_cheap() {
+        // Their entropy is 7/4 bits.
+        let each = bits(&symbols(60_000, [0, 1, 2, 3])) / 60_000.0;
+        assert!((each - 1.75).abs() < 0.02, "{each}");
+    }
+
+    /// After long enough, symbols cost what they are worth now, whatever came before.
+    #[test]
+    fn what_was_long_ago_is_forgotten() {
+        let sent = [symbols(60_000, [0, 1, 2, 3]), symbols(220_000, [3, 2, 0, 1])].concat();
+        let each = (bits(&sent) - bits(&sent[..240_000])) / 40_000.0;
+        assert!((each - 1.75).abs() < 0.02, "{each}");
+    }
+
+    #[test]
+    fn every_symbol_keeps_a_share() {
+        let mut model = Adaptive::<16>::new([1; 16]);
+        let mut writer = Writer::default();
+        (0..200_000).for_each(|_| model.put(&mut writer, 7));
+        for symbol in 0..16 {
+            let (start, end) = model.range(symbol);
+            assert!(end - start >= LEAST, "{symbol}: {start} .. {end}");
+        }
+        assert!(model.counts.iter().sum::<u32>() < MEMORY + SEEN * PERIOD);
     }
 }

@@ -33,8 +33,10 @@ const LOW: u64 = 1 << 31;
 const BITS: u32 = 15;
 /// All values that the low bits of a state can have.
 pub(super) const ALL: u32 = 1 << BITS;
+/// Bits that one of up to 2^14 values which are equally likely costs at most.
+pub(super) const EVEN_MOST_BITS: usize = 14;
 /// Bytes of the two states.
-const STATES: usize = 16;
+pub(super) const STATES: usize = 16;
 
 /// The values of the low bits of a state that belong to a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,10 +125,10 @@ impl Writer {
         self.turns.push([share, Share::CERTAIN]);
     }
 
-    /// Two symbols at once.
+    /// Four symbols, two at once.
     #[inline]
-    pub(super) fn put_two(&mut self, first: Share, second: Share) {
-        self.turns.push([first, second]);
+    pub(super) fn put_four(&mut self, turns: [[Share; 2]; 2]) {
+        self.turns.extend_from_slice(&turns);
     }
 
     /// One of `count` values that are equally likely; `count` is at most 2^14.
@@ -310,4 +312,103 @@ impl<'a> Reader<'a> {
 fn last_words(bytes: &[u8], front: usize) -> u64 {
     let rest = bytes.get(front..).unwrap_or_default();
     rest.iter().rev().fold(0, |words, &byte| words << 8 | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Put {
+        One(Share),
+        Four([[Share; 2]; 2]),
+        Even(u32, u32),
+        Plain(u64, u32),
+    }
+
+    fn share() -> impl Strategy<Value = Share> {
+        (0..ALL - 2, any::<u32>())
+            .prop_map(|(start, more)| Share::new(start, start + 2 + more % (ALL - 1 - start)))
+    }
+
+    fn puts() -> impl Strategy<Value = Put> {
+        prop_oneof![
+            share().prop_map(Put::One),
+            (share(), share(), share(), share()).prop_map(|(a, b, c, d)| Put::Four([[a, b], [c, d]])),
+            (1u32..=1 << 14, any::<u32>()).prop_map(|(count, value)| Put::Even(value % count, count)),
+            (0u32..=56, any::<u64>()).prop_map(|(bits, value)| Put::Plain(value & ((1 << bits) - 1), bits)),
+        ]
+    }
+
+    /// The state behind `share`, which must be what it holds.
+    fn behind(state: State, share: Share) -> State {
+        let offset = state.slot().checked_sub(u32::from(share.start)).unwrap();
+        assert!(offset <= u32::from(share.more));
+        state.behind(share.freq() as u32, offset)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_put_comes_back(puts in proptest::collection::vec(puts(), 0..300)) {
+            let mut writer = Writer::default();
+            for &put in &puts {
+                match put {
+                    Put::One(share) => writer.put(share),
+                    Put::Four(shares) => writer.put_four(shares),
+                    Put::Even(value, count) => writer.put_even(value, count),
+                    Put::Plain(value, bits) => writer.put_plain(value, bits),
+                }
+            }
+            let mut bytes = Vec::new();
+            writer.finish(&mut bytes);
+            let mut reader = Reader::new(&bytes).unwrap();
+            for put in puts {
+                match put {
+                    Put::One(share) => reader.go_on(behind(reader.states()[0], share)),
+                    Put::Four([[a, b], [c, d]]) => {
+                        let [one, two] = reader.states();
+                        reader.go_on_twice([behind(behind(one, a), b), behind(behind(two, c), d)]);
+                    }
+                    Put::Even(value, count) => prop_assert_eq!(reader.take_even(count), value),
+                    Put::Plain(value, bits) => {
+                        prop_assert_eq!(reader.take_plain(bits) & ((1 << bits) - 1), value);
+                    }
+                }
+                prop_assert!(!reader.is_short());
+            }
+            prop_assert!(reader.is_exact() && !reader.is_long());
+        }
+
+        #[test]
+        fn quotients_are_exact(more in 1..ALL as u16, x in any::<u64>(), near in 0u64..3) {
+            // The largest states, and those around a multiple, are where a wrong reciprocal would show.
+            let by = u64::from(more) + 1;
+            for x in [x >> 1, (x >> 1) / by * by + near, (x >> 1) / by * by - 1, (1 << 63) - 1 - near] {
+                let product = u128::from(x) * u128::from(RECIPROCALS[usize::from(more)]);
+                prop_assert_eq!((product >> 64) as u64 >> scale(more), x / by);
+            }
+        }
+    }
+
+    #[test]
+    fn states_out_of_range_are_refused() {
+        let bytes = |a: u64, b: u64| [a.to_le_bytes(), b.to_le_bytes()].concat();
+        assert!(Reader::new(&bytes(LOW, (LOW << 32) - 1)).is_some());
+        assert!(Reader::new(&bytes(LOW - 1, LOW)).is_none());
+        assert!(Reader::new(&bytes(LOW, LOW << 32)).is_none());
+        assert!(Reader::new(&bytes(LOW, LOW)[..15]).is_none());
+    }
+
+    #[test]
+    fn symbols_cost_their_entropy() {
+        for (share, bits) in [(ALL / 2, 1.0), (ALL / 8, 3.0), (3, 13.415), (ALL - 300, 0.01327)] {
+            let mut writer = Writer::default();
+            (0..100_000).for_each(|_| writer.put(Share::new(ALL - share, ALL)));
+            let mut bytes = Vec::new();
+            writer.finish(&mut bytes);
+            let spent = (bytes.len() - STATES) as f64 * 8.0 / 100_000.0;
+            assert!((spent - bits).abs() < 0.002, "{share}: {spent:.4} bits, not {bits}");
+        }
+    }
 }
