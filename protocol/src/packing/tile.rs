@@ -10,10 +10,6 @@ use super::rans::{Reader, Writer};
 
 /// Coefficients that share a symbol for which of them are large.
 pub(super) const GROUP: usize = 4;
-/// While more coefficients than this are to come, the law of gaps is renewed after every [`FAR`] of them only,
-/// and otherwise after every group; the last four have each their own.
-const MANY: u32 = 64;
-const FAR: u32 = 16;
 /// Steps that differ by up to this from the one before have a symbol.
 const NEAR: i32 = 11;
 /// The symbol of the others.
@@ -54,9 +50,15 @@ fn marks_context(size: usize, before: u32) -> usize {
     if size < GROUP { BEFORE } else { (before as usize).min(BEFORE - 1) }
 }
 
-/// Whether the law of gaps is renewed before the group that begins with `left` coefficients to come.
+/// Whether the law of gaps is renewed before the group that begins with `left` coefficients to come. The more
+/// there are, the less a few of them change it.
 fn is_renewed(left: u32) -> bool {
-    left <= MANY || left % FAR < GROUP as u32
+    let period = match left {
+        0..=16 => 4,
+        17..=64 => 8,
+        _ => 16,
+    };
+    left % period < GROUP as u32
 }
 
 /// 0, -1, 1, -2, 2 ... as 0, 1, 2, 3, 4 ...
