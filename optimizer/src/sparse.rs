@@ -71,17 +71,29 @@ pub struct SparseDelta {
 }
 
 impl SparseDelta {
+    /// Forgets everything but keeps the memory for the next one.
+    pub fn clear(&mut self) {
+        self.tiles.clear();
+        self.entries.clear();
+    }
+
     /// Appends a tile's entries. Tiles come in ascending order, positions within a tile too; an empty
     /// list of entries appends nothing.
     pub fn push(&mut self, tile: u32, step: Step, entries: impl IntoIterator<Item = Entry>) {
-        self.push_with(tile, step, |list| list.extend(entries));
+        self.push_each(tile, step, |list| list.extend(entries));
     }
 
     /// Appends a tile's entries one by one: `fill` pushes them to the end of the list. See [`SparseDelta::push`].
     #[inline(always)]
-    pub(crate) fn push_with(&mut self, tile: u32, step: Step, fill: impl FnOnce(&mut Vec<Entry>)) {
+    pub(crate) fn push_each(&mut self, tile: u32, step: Step, fill: impl FnOnce(&mut Vec<Entry>)) {
         let before = self.entries.len();
         fill(&mut self.entries);
+        self.name(tile, step, before);
+    }
+
+    /// The entries from `before` on are of `tile`.
+    #[inline(always)]
+    fn name(&mut self, tile: u32, step: Step, before: usize) {
         debug_assert!(self.tiles.last().is_none_or(|last| last.tile < tile));
         debug_assert!(self.entries[before..].is_sorted_by(|a, b| a.position < b.position));
         if self.entries.len() > before {
@@ -97,10 +109,26 @@ impl SparseDelta {
         debug_assert!(self.tiles.is_sorted_by(|a, b| a.tile < b.tile));
     }
 
-    /// Forgets everything but the memory it takes.
-    pub fn clear(&mut self) {
-        self.tiles.clear();
-        self.entries.clear();
+    /// Appends a tile with `count` entries, which `fill` sets: they are 0 at first, and as for [`SparseDelta::push`]
+    /// when it returns. Nothing is appended if it fails.
+    ///
+    /// # Errors
+    /// What `fill` returns.
+    pub fn push_with<T, E>(
+        &mut self,
+        tile: u32,
+        step: Step,
+        count: usize,
+        fill: impl FnOnce(&mut [Entry]) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let before = self.entries.len();
+        self.entries.resize(before + count, Entry { position: 0, level: 0 });
+        let filled = fill(&mut self.entries[before..]);
+        if filled.is_err() {
+            self.entries.truncate(before);
+        }
+        self.name(tile, step, before);
+        filled
     }
 
     /// The tiles that have entries: `(tile, step, entries)`, ascending.

@@ -41,7 +41,7 @@ pub trait Checks: fmt::Debug + Send + Sync {
     fn unpack(&self, layout: &Layout, rule: &Rule, _hash: &Digest, body: &[u8]) -> Arc<SparseDelta> {
         // It was decoded on admission, so the fallback never happens; if it did, it would be the same on
         // every peer.
-        Arc::new(packing::decode_admitted(layout, rule, body).unwrap_or_default())
+        Arc::new(packing::decode(layout, rule, body).unwrap_or_default())
     }
 }
 

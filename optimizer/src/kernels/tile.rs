@@ -212,7 +212,7 @@ fn quantise(index: usize, block: &mut [f32], chosen: &[u16], max_exponent: u8, d
     let most = (cap / i64::from(step.units())).min(i64::from(MAX_LEVEL)) as f32;
     let value = step.units() as f32 * UNIT;
     let steps = value.recip();
-    delta.push_with(
+    delta.push_each(
         index as u32,
         step,
         #[inline(always)]
