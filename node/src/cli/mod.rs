@@ -10,6 +10,8 @@ mod id;
 #[cfg(feature = "train")]
 mod lab;
 mod new;
+#[cfg(feature = "train")]
+mod plan;
 mod rules;
 #[cfg(feature = "train")]
 mod run;
@@ -51,6 +53,8 @@ enum Command {
     Alone(alone::Alone),
     #[cfg(feature = "train")]
     Lab(Box<lab::Lab>),
+    #[cfg(feature = "train")]
+    Plan(Box<plan::PlanCommand>),
     Sim(Box<sim::Sim>),
 }
 
@@ -79,6 +83,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Alone(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Lab(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Plan(command) => command.execute(),
         Command::Sim(command) => command.execute(),
     };
     match done {

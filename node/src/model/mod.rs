@@ -2,11 +2,12 @@
 //!
 //! - [`llama`]: the network itself, all of whose parameters are views of one flat vector;
 //! - [`mod@generate`]: continuing a text byte by byte;
-//! - [`device`]: where the computations run.
+//! - [`device`]: where the computations run; [`size`]: what they cost.
 
 mod device;
 mod generate;
 mod llama;
+pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 

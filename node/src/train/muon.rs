@@ -68,6 +68,21 @@ pub(super) fn is_hidden_matrix(parameter: &Parameter) -> bool {
     parameter.shape.len() == 2 && parameter.name.starts_with("model.layers.")
 }
 
+/// Floating point operations to make a matrix orthogonal: its gram matrix, that matrix's square, and the product
+/// with it, in every iteration.
+pub(super) fn flops(rows: usize, columns: usize) -> u64 {
+    let (rows, columns) = (rows.min(columns) as u64, rows.max(columns) as u64);
+    ITERATIONS as u64 * (4 * rows * rows * columns + 2 * rows * rows * rows)
+}
+
+/// Numbers (f32) that a step needs for a moment: of the largest group the updates, one by one and stacked, the
+/// matrices before and after an iteration, and two gram matrices each.
+pub(super) fn scratch(layout: &[Parameter]) -> u64 {
+    let group =
+        |group: &Group| group.members.len() as i64 * group.rows * (3 * group.columns + 2 * group.rows);
+    Muon::new(layout).groups.iter().map(group).max().unwrap_or_default().unsigned_abs()
+}
+
 impl Muon {
     /// For the hidden matrices of this layout.
     pub(super) fn new(layout: &[Parameter]) -> Self {
