@@ -2,6 +2,7 @@
 
 #[cfg(feature = "train")]
 mod alone;
+mod bench;
 mod bootstrap;
 mod fork;
 #[cfg(feature = "train")]
@@ -56,6 +57,7 @@ enum Command {
     #[cfg(feature = "train")]
     Plan(Box<plan::PlanCommand>),
     Sim(Box<sim::Sim>),
+    Bench(bench::Bench),
 }
 
 /// Reads the command line and does what it says.
@@ -86,6 +88,7 @@ pub(crate) fn main() -> ExitCode {
         #[cfg(feature = "train")]
         Command::Plan(command) => command.execute(),
         Command::Sim(command) => command.execute(),
+        Command::Bench(command) => command.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
