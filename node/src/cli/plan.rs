@@ -87,7 +87,8 @@ impl PlanCommand {
             }
         };
         self.rules.apply(&mut genesis)?;
-        let speed = Speed::measure(&genesis, self.device.resolve()?, self.precision, threads)?;
+        let device = self.device.resolve()?;
+        let speed = Speed::measure(&genesis, device, self.precision, threads)?;
         let sample = Sample::take(&genesis)?;
         let scene = Scene {
             peers: self.peers,
@@ -95,6 +96,7 @@ impl PlanCommand {
             max_upload: self.max_upload,
             snapshots: Duration::from_secs(self.snapshot_seconds.into()),
             precision: self.precision,
+            device,
         };
         let plan = Plan::new(&genesis, &scene, speed, sample)?;
         if !self.json {

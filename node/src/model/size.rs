@@ -1,22 +1,24 @@
-//! What the network costs, counted from the forward pass in [`super::llama`]: numbers kept for the backward
+//! What the network costs, counted from [`super::by_hand`] (CPU) and [`super::llama`] (elsewhere): numbers kept for the backward
 //! pass, and arithmetic. `swarm plan` tells both before anything is run; whoever changes the forward pass
 //! changes this.
 
 use swarm_protocol::architecture::Architecture;
+use tch::Device;
 
-/// f32 vectors as long as the parameters that a gradient takes at its largest: the gradients of the pieces that
-/// the flat vector is cut into, and the one vector that they are put together to.
+/// f32 vectors as long as the parameters that a gradient takes: the vector itself, and on a CPU the matrices with
+/// their gains folded in, elsewhere the pieces that autograd puts it together from. Either is a little less.
 pub(crate) const GRADIENT_VECTORS: u64 = 2;
 
-/// Numbers (f32) that autograd keeps of one token between the forward and the backward pass.
+/// Numbers (f32) that are kept of one token between the forward and the backward pass.
 ///
-/// A layer keeps its input, that divided by its norm, and that times the gain (dim each, twice); query, key and
-/// value as they come from the product (3 dim) and query and key rotated (2 dim); what attention gives (dim);
-/// gate and up (2 ffn), the gate after silu, and the product of both (ffn each). The output layer keeps its
-/// normalised input, and the logits, their logarithms and their gradient.
-pub(crate) fn kept_a_token(arch: &Architecture) -> u64 {
+/// By hand, a layer keeps its input once normalised, for attention and for the feed-forward layer (dim each);
+/// query, key and value (3 dim); what attention gives (dim); gate and up (2 ffn), the gate after silu, and the
+/// product of both (ffn each). Autograd keeps each normalised input before, after and with its gain (6 dim instead
+/// of 2), and query and key before and after they are turned (2 dim more). On top, the last normalised input and
+/// its gradients, and the logits and their gradient.
+pub(crate) fn kept_a_token(arch: &Architecture, device: Device) -> u64 {
     let (dim, ffn) = (u64::from(arch.dim), u64::from(arch.ffn));
-    let layer = 2 * 3 * dim + 3 * dim + 2 * dim + dim + 4 * ffn;
+    let layer = if device == Device::Cpu { 6 * dim + 4 * ffn } else { 12 * dim + 4 * ffn };
     u64::from(arch.layers) * layer + 3 * dim + 3 * u64::from(arch.vocabulary)
 }
 

@@ -44,9 +44,9 @@ pub(super) fn memory(genesis: &Genesis, scene: &Scene, speed: &Speed, sample: &S
     sheet.add("for a snapshot: settled C, R, m, v", vectors(1 + HANDED_OVER));
     let tokens = u64::from(training.batch) * u64::from(arch.context);
     // In bf16, inputs and weights of products are kept a second time, at half the size.
-    let kept = WORD * tokens * model::size::kept_a_token(arch);
+    let kept = WORD * tokens * model::size::kept_a_token(arch, scene.device);
     let kept = if scene.precision == Precision::F32 { kept } else { kept + kept / 2 };
-    let scratch = WORD * train::size::scratch(arch, training.optimizer);
+    let scratch = WORD * train::size::scratch(arch, training.optimizer, scene.device);
     let work =
         format!("activations of {} x {} tokens, or the optimizer's scratch", training.batch, arch.context);
     sheet.add(work, kept.max(scratch));

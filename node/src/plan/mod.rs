@@ -32,6 +32,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 use swarm_protocol::genesis::Genesis;
+use tch::Device;
 
 use crate::bounds::Bounds;
 use crate::model::Precision;
@@ -53,6 +54,8 @@ pub(crate) struct Scene {
     pub(crate) snapshots: Duration,
     /// Number format of matrix products.
     pub(crate) precision: Precision,
+    /// Where training computes.
+    pub(crate) device: Device,
 }
 
 impl Scene {

@@ -22,6 +22,7 @@ const SCENE: Scene = Scene {
     max_upload: None,
     snapshots: Duration::from_secs(300),
     precision: Precision::F32,
+    device: tch::Device::Cpu,
 };
 const SPEED: Speed = Speed { flops_a_second: 1e11, bytes_a_second: 1e10, threads: 1, baseline: 200_000_000 };
 

@@ -44,7 +44,7 @@ impl Round {
         let flops_a_token = model::size::flops_a_token(arch, context);
         let moving = |numbers: u64, passes: u64| (4 * numbers * passes) as f64 / speed.bytes_a_second;
         let products = |flops: u64| flops as f64 / speed.flops_a_second;
-        let kept = model::size::kept_a_token(arch);
+        let kept = model::size::kept_a_token(arch, scene.device);
         let of_model = tokens as f64 * (products(flops_a_token) + moving(kept, PASSES));
         let by_adamw = train::size::by_adamw(arch, training.optimizer);
         let step = products(train::size::flops(arch, training.optimizer))

@@ -3,6 +3,7 @@
 
 use swarm_protocol::architecture::{Architecture, Parameter};
 use swarm_protocol::genesis::InnerOptimizer;
+use tch::Device;
 
 use super::inner::Inner;
 use super::member::Member;
@@ -15,11 +16,11 @@ pub(crate) const MOMENTS: u64 = Inner::VECTORS;
 pub(crate) const DISPLACEMENT: u64 = Member::VECTORS;
 
 /// Numbers (f32) that a step of the optimizer needs for a moment.
-pub(crate) fn scratch(arch: &Architecture, optimizer: InnerOptimizer) -> u64 {
+pub(crate) fn scratch(arch: &Architecture, optimizer: InnerOptimizer, device: Device) -> u64 {
     match optimizer {
         // The gradient's own memory serves.
         InnerOptimizer::Adamw => 0,
-        InnerOptimizer::Muon => muon::scratch(&arch.parameters()),
+        InnerOptimizer::Muon => muon::scratch(&arch.parameters(), device),
     }
 }
 
