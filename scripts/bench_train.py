@@ -5,7 +5,7 @@ Started by that command, which hands over starting values and batches, and asks 
     bench_train.py CONFIG       CONFIG is JSON: sizes, constants, paths; see `main`
     stdin:   a number of steps; their batches are in the file `batches` then
     stdout:  one line of JSON: first {"torch": version}, then for each number
-             {"losses": [...], "gradient": [...], "optimizer": [...]}, the latter two in seconds a step
+             {"losses": [...], "gradient": [...], "optimizer": [...], "cpu": [...]}, the latter in seconds a step
 
 The model is Hugging Face's llama as usually written down: torch's own rms_norm, scaled_dot_product_attention,
 silu and cross_entropy; query, key and value in one matrix, and gate and up in one, which is faster than apart.
@@ -165,9 +165,9 @@ def main():
         with open(config["batches"], "rb") as file:
             bytes_ = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
         batches = bytes_.view(steps, config["batch"], width)
-        answer = {"losses": [], "gradient": [], "optimizer": []}
+        answer = {"losses": [], "gradient": [], "optimizer": [], "cpu": []}
         for batch in batches:
-            began = time.perf_counter()
+            began, computed = time.perf_counter(), time.process_time()
             model.zero_grad(set_to_none=True)
             loss = model.loss(batch.long())
             loss.backward()
@@ -184,6 +184,7 @@ def main():
             answer["losses"].append(loss)
             answer["gradient"].append(between - began)
             answer["optimizer"].append(ended - between)
+            answer["cpu"].append(time.process_time() - computed)
         print(json.dumps(answer), flush=True)
 
 

@@ -4,6 +4,7 @@
 //! alternates between what is measured and a baseline that does the same work (A B A B ...), takes medians, and
 //! reports the ratio. A further benchmark is a file with a struct that has `execute`, and two lines below.
 
+mod network;
 #[cfg(feature = "train")]
 mod train;
 
@@ -26,6 +27,7 @@ pub(super) struct Bench {
 enum What {
     #[cfg(feature = "train")]
     Train(train::Train),
+    Network(network::Network),
 }
 
 impl Bench {
@@ -33,6 +35,7 @@ impl Bench {
         match self.what {
             #[cfg(feature = "train")]
             What::Train(bench) => bench.execute(),
+            What::Network(bench) => bench.execute(),
         }
     }
 }
@@ -46,6 +49,18 @@ fn median(values: &[f64]) -> f64 {
         (count, middle) if count % 2 == 1 => sorted[middle],
         (_, middle) => (sorted[middle - 1] + sorted[middle]) / 2.0,
     }
+}
+
+/// Seconds that this process' threads have computed so far; NaN where the system does not tell. On a machine that
+/// others use too, this repeats far better than the time on the clock.
+#[cfg(feature = "train")]
+fn cpu_seconds() -> f64 {
+    #[cfg(unix)]
+    if let Ok(usage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF) {
+        let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 * 1e-6;
+        return seconds(usage.user_time()) + seconds(usage.system_time());
+    }
+    f64::NAN
 }
 
 /// What a benchmark says on the way, on stderr, and whether somebody wants it to end.

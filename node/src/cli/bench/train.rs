@@ -18,7 +18,7 @@ use swarm_protocol::architecture::Architecture;
 use swarm_protocol::genesis::{Genesis, InnerOptimizer};
 use swarm_protocol::initial;
 
-use super::{Progress, median, print, use_threads};
+use super::{Progress, cpu_seconds, median, print, use_threads};
 use crate::data::{Corpus, CorpusOptions, Sampler, sample_text};
 use crate::model::{DeviceChoice, Precision};
 use crate::train::{Learner, LearnerConfig};
@@ -81,6 +81,8 @@ struct Side {
     gradient: Vec<f64>,
     /// Seconds of each step: inner optimizer.
     optimizer: Vec<f64>,
+    /// Seconds of computing in each step, whatever else the machine did meanwhile.
+    cpu: Vec<f64>,
 }
 
 impl Side {
@@ -88,6 +90,7 @@ impl Side {
         self.losses.extend(&other.losses);
         self.gradient.extend(&other.gradient);
         self.optimizer.extend(&other.optimizer);
+        self.cpu.extend(&other.cpu);
     }
 
     /// Seconds of each step.
@@ -102,6 +105,8 @@ struct Summary {
     tokens_per_second: f64,
     /// Of the quickest step.
     best_tokens_per_second: f64,
+    /// A second of all threads' computing time.
+    tokens_per_cpu_second: f64,
     gradient_ms: f64,
     optimizer_ms: f64,
     first_loss: f64,
@@ -115,6 +120,7 @@ impl Summary {
         Self {
             tokens_per_second: tokens / median(&seconds),
             best_tokens_per_second: tokens / quickest,
+            tokens_per_cpu_second: tokens / median(&side.cpu),
             gradient_ms: 1e3 * median(&side.gradient),
             optimizer_ms: 1e3 * median(&side.optimizer),
             first_loss: side.losses.first().copied().unwrap_or(f64::NAN),
@@ -133,6 +139,8 @@ struct Comparison {
     pytorch: Summary,
     /// Median over the turns of PyTorch's time a step, divided by this program's of the same turn.
     ratio: f64,
+    /// The same of computing time: what other programs take of the machine hardly matters to it.
+    cpu_ratio: f64,
     /// Largest difference of the first losses, as a share of them.
     loss_difference: f64,
 }
@@ -180,7 +188,8 @@ impl Train {
         version.clone_from(&pytorch.version);
 
         let steps = self.steps.unwrap_or(if name == "nano" { 8 } else { 2 });
-        let (mut ours, mut theirs, mut ratios) = (Side::default(), Side::default(), Vec::new());
+        let (mut ours, mut theirs) = (Side::default(), Side::default());
+        let (mut ratios, mut cpu_ratios) = (Vec::new(), Vec::new());
         // The first turn is not counted: both allocate what they will need.
         for turn in 0..=self.turns {
             progress.say(turn, self.turns + 1, &format!("{name}, turn {turn} of {}", self.turns))?;
@@ -194,6 +203,7 @@ impl Train {
             };
             if turn > 0 {
                 ratios.push(median(&b.seconds()) / median(&a.seconds()));
+                cpu_ratios.push(median(&b.cpu) / median(&a.cpu));
             }
             ours.extend(&a);
             theirs.extend(&b);
@@ -215,6 +225,7 @@ impl Train {
         for side in [&mut ours, &mut theirs] {
             side.gradient.drain(..steps);
             side.optimizer.drain(..steps);
+            side.cpu.drain(..steps);
         }
         let training = &genesis.training;
         let tokens = f64::from(training.batch) * f64::from(arch.context);
@@ -226,6 +237,7 @@ impl Train {
             swarm: Summary::of(&ours, tokens),
             pytorch: Summary::of(&theirs, tokens),
             ratio: median(&ratios),
+            cpu_ratio: median(&cpu_ratios),
             loss_difference: differences.into_iter().fold(0.0, f64::max),
         })
     }
@@ -284,12 +296,13 @@ impl Swarm {
     fn steps(&mut self, steps: usize) -> Result<Side> {
         let mut side = Side::default();
         for _ in 0..steps {
-            let began = Instant::now();
+            let (began, computed) = (Instant::now(), cpu_seconds());
             let (loss, mut gradient) = self.learner.gradient()?;
             side.gradient.push(began.elapsed().as_secs_f64());
             let began = Instant::now();
             let report = self.learner.apply(loss, &mut gradient, 1.0)?;
             side.optimizer.push(began.elapsed().as_secs_f64());
+            side.cpu.push(cpu_seconds() - computed);
             ensure!(report.skipped.is_none(), "a step was skipped: {}", report.skipped.unwrap_or_default());
             side.losses.push(loss);
         }
@@ -391,7 +404,7 @@ impl fmt::Display for TrainReport {
             Precision::Bf16 => "bf16",
         };
         writeln!(f, "training, {threads} thread(s), {kind}, {optimizer}; PyTorch {pytorch}, eager; medians")?;
-        let head = ["model", "", "tokens/s", "best", "gradient", "optimizer", "first loss", "last loss"];
+        let head = ["model", "", "tokens/s", "per CPU s", "gradient", "optimizer", "first loss", "last loss"];
         let [a, b, c, d, e, g, h, i] = head;
         write!(f, "{a:<8}{b:<9}{c:>10}{d:>10}{e:>12}{g:>12}{h:>12}{i:>12}")?;
         for comparison in models {
@@ -401,7 +414,7 @@ impl fmt::Display for TrainReport {
                     "\n{:<8}{side:<9}{:>10.0}{:>10.0}{:>9.2} ms{:>9.2} ms{:>12.6}{:>12.6}",
                     comparison.model,
                     summary.tokens_per_second,
-                    summary.best_tokens_per_second,
+                    summary.tokens_per_cpu_second,
                     summary.gradient_ms,
                     summary.optimizer_ms,
                     summary.first_loss,
@@ -410,9 +423,11 @@ impl fmt::Display for TrainReport {
             }
             write!(
                 f,
-                "\n{:<8}ratio {:.3} over {} steps of {} x {} tokens; the first {COMPARED} losses differ by {:.1e} at most",
+                "\n{:<8}ratio {:.3}, of computing time {:.3}; {} steps of {} x {} tokens; the first {COMPARED} losses \
+                 differ by {:.1e} at most",
                 comparison.model,
                 comparison.ratio,
+                comparison.cpu_ratio,
                 comparison.steps,
                 comparison.batch,
                 comparison.context,
