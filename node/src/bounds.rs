@@ -24,12 +24,12 @@ use swarm_protocol::genesis::{Genesis, GenesisError};
 use swarm_protocol::packing;
 
 /// A delta's header, and its share of the tables that hold it, in bytes.
-const AROUND_A_BODY: u64 = 1 << 10;
+pub(crate) const AROUND_A_BODY: u64 = 1 << 10;
 /// Identity, genesis, mark, status, report and the checkpoints' manifests, in bytes.
-const SMALL_FILES: u64 = 4 << 20;
+pub(crate) const SMALL_FILES: u64 = 4 << 20;
 
 /// The bounds, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Bounds {
     /// Of memory for open and kept rounds.
     pub(crate) memory: u64,
@@ -67,7 +67,7 @@ impl Bounds {
 }
 
 /// Whole megabytes, rounded up: a bound is never understated.
-fn megabytes(bytes: u64) -> String {
+pub(crate) fn megabytes(bytes: u64) -> String {
     let digits = bytes.div_ceil(1_000_000).to_string();
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();

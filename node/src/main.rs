@@ -5,7 +5,7 @@
 //! - [`node`]: the loop between network, trainer, disk and core;
 //! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
 //! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`]: learning;
-//! - [`lab`]: methods compared in one process.
+//! - [`lab`]: methods compared in one process; [`plan`]: what a node takes, before one is run.
 //!
 //! Built without the `train` feature it needs no libtorch, and replicates without training.
 
@@ -25,6 +25,8 @@ mod data;
 mod lab;
 #[cfg(feature = "train")]
 mod model;
+#[cfg(feature = "train")]
+mod plan;
 #[cfg(feature = "train")]
 mod train;
 

@@ -27,7 +27,7 @@ const VERSION: u8 = 1;
 /// Coefficients in a chunk.
 pub const CHUNK: usize = MAX_CHUNK as usize / 4;
 /// Checkpoints kept: the newest, and the one before for those who are still fetching it.
-const KEPT: usize = 2;
+pub const KEPT: usize = 2;
 
 /// What a checkpoint consists of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "train")]
 mod alone;
+mod bench;
 mod bootstrap;
 mod fork;
 #[cfg(feature = "train")]
@@ -10,6 +11,8 @@ mod id;
 #[cfg(feature = "train")]
 mod lab;
 mod new;
+#[cfg(feature = "train")]
+mod plan;
 mod rules;
 #[cfg(feature = "train")]
 mod run;
@@ -51,7 +54,10 @@ enum Command {
     Alone(alone::Alone),
     #[cfg(feature = "train")]
     Lab(Box<lab::Lab>),
+    #[cfg(feature = "train")]
+    Plan(Box<plan::PlanCommand>),
     Sim(Box<sim::Sim>),
+    Bench(bench::Bench),
 }
 
 /// Reads the command line and does what it says.
@@ -79,7 +85,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Alone(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Lab(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Plan(command) => command.execute(),
         Command::Sim(command) => command.execute(),
+        Command::Bench(command) => command.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@
 //! - [`corpus`]: the files as one logical string, its split into a training and a held-out part, and
 //!   reading windows from either;
 //! - [`collect`]: which files belong to the string;
+//! - [`mod@sample_text`]: made-up text for measurements;
 //! - [`sampler`]: where the next training window starts, reproducibly;
 //! - [`error`]: what can be wrong.
 //!
@@ -16,6 +17,7 @@
 mod collect;
 mod corpus;
 mod error;
+mod sample_text;
 mod sampler;
 #[cfg(test)]
 mod tests;
@@ -24,4 +26,5 @@ pub(crate) use collect::{read_text, text_files};
 pub(crate) use corpus::{Corpus, CorpusOptions};
 #[cfg(test)]
 pub(crate) use error::CorpusError;
+pub(crate) use sample_text::sample_text;
 pub(crate) use sampler::{Sampler, SamplerState};

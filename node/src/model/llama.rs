@@ -1,4 +1,5 @@
-//! The transformer: forward pass and loss; autograd supplies the backward pass.
+//! The transformer: forward pass and loss. Autograd can supply the backward pass; on a CPU, where training
+//! spends its time, [`super::by_hand`] does it faster.
 //!
 //! # One flat vector
 //! All parameters live in one f32 vector in the order of [`Architecture::parameters`]. It is the only
@@ -19,15 +20,16 @@
 //!
 //! Activations are `[batch * time, dim]` matrices; attention sees `[batch, heads, time, head_dim]`.
 
+use super::by_hand::ByHand;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use swarm_protocol::architecture::{Architecture, BYTE_VOCABULARY, Parameter};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 /// Added to the mean square before the root (Hugging Face's `rms_norm_eps`).
-const RMS_EPS: f64 = 1e-5;
+pub(super) const RMS_EPS: f64 = 1e-5;
 /// Base of the rotary frequencies (Hugging Face's `rope_theta`).
-const ROPE_THETA: f64 = 10_000.0;
+pub(super) const ROPE_THETA: f64 = 10_000.0;
 /// Elements copied at a time between the device and the caller's slice.
 const COPY_CHUNK: usize = 1 << 20;
 /// `ignore_index` of libtorch's cross entropy: its default, which no byte has.
@@ -63,7 +65,7 @@ pub(crate) struct Llama {
     layout: Vec<Parameter>,
     device: Device,
     /// Number format of the matrix products.
-    compute: Kind,
+    pub(super) compute: Kind,
     /// The parameters, f32 `[parameter_count]`, a leaf that requires a gradient.
     flat: Tensor,
     /// Lengths of the runs of `flat` that [`Llama::weights`] cuts it into.
@@ -71,46 +73,48 @@ pub(crate) struct Llama {
     /// Rotary tables `[context, 1, head_dim]`; the sine's first half is negated (see `rotate`).
     cos: Tensor,
     sin: Tensor,
+    /// What the backward pass by hand needs; it is for CPUs.
+    pub(super) by_hand: Option<ByHand>,
 }
 
 /// Views of the flat vector.
-struct Weights {
+pub(super) struct Weights {
     /// `[vocabulary, dim]`
-    embedding: Tensor,
-    layers: Vec<Layer>,
+    pub(super) embedding: Tensor,
+    pub(super) layers: Vec<Layer>,
     /// `[dim]`
-    norm: Tensor,
+    pub(super) norm: Tensor,
     /// `[vocabulary, dim]`
-    head: Tensor,
+    pub(super) head: Tensor,
 }
 
-struct Layer {
+pub(super) struct Layer {
     /// `[dim]`
-    attention_norm: Tensor,
+    pub(super) attention_norm: Tensor,
     /// `[3 * dim, dim]`: query, key, value
-    qkv: Tensor,
+    pub(super) qkv: Tensor,
     /// `[dim, dim]`
-    attention_out: Tensor,
+    pub(super) attention_out: Tensor,
     /// `[dim]`
-    ffn_norm: Tensor,
+    pub(super) ffn_norm: Tensor,
     /// `[2 * ffn, dim]`: gate, up
-    gate_up: Tensor,
+    pub(super) gate_up: Tensor,
     /// `[dim, ffn]`
-    down: Tensor,
+    pub(super) down: Tensor,
 }
 
 /// The sizes as libtorch wants them.
 #[derive(Clone, Copy)]
-struct Sizes {
-    vocabulary: i64,
-    dim: i64,
-    heads: i64,
-    head_dim: i64,
-    ffn: i64,
+pub(super) struct Sizes {
+    pub(super) vocabulary: i64,
+    pub(super) dim: i64,
+    pub(super) heads: i64,
+    pub(super) head_dim: i64,
+    pub(super) ffn: i64,
 }
 
 impl Sizes {
-    fn of(arch: &Architecture) -> Self {
+    pub(super) fn of(arch: &Architecture) -> Self {
         let (dim, heads) = (i64::from(arch.dim), i64::from(arch.heads));
         Self {
             vocabulary: i64::from(arch.vocabulary),
@@ -146,11 +150,12 @@ impl Llama {
         let allocate = || -> Result<_, TchError> {
             let flat = Tensor::f_zeros([count as i64], (Kind::Float, device))?.f_set_requires_grad(true)?;
             let (cos, sin) = rope_tables(arch, device)?;
-            Ok((flat, cos, sin))
+            let by_hand = if device == Device::Cpu { Some(ByHand::new(arch, device)?) } else { None };
+            Ok((flat, cos, sin, by_hand))
         };
-        let (flat, cos, sin) =
+        let (flat, cos, sin, by_hand) =
             allocate().with_context(|| format!("cannot place {count} parameters on {device:?}"))?;
-        Ok(Self { arch: *arch, layout, device, compute: Kind::Float, flat, runs, cos, sin })
+        Ok(Self { arch: *arch, layout, device, compute: Kind::Float, flat, runs, cos, sin, by_hand })
     }
 
     /// Chooses the number format of the matrix products.
@@ -249,8 +254,13 @@ impl Llama {
 
     /// Cuts the flat vector into matrices. Only views; autograd sees one operation.
     fn weights(&self) -> Result<Weights, TchError> {
+        self.cut(&self.flat)
+    }
+
+    /// Cuts a vector like the flat one into views.
+    pub(super) fn cut(&self, flat: &Tensor) -> Result<Weights, TchError> {
         let Sizes { vocabulary, dim, ffn, .. } = Sizes::of(&self.arch);
-        let mut runs = self.flat.f_split_with_sizes(&self.runs, 0)?.into_iter();
+        let mut runs = flat.f_split_with_sizes(&self.runs, 0)?.into_iter();
         let mut next = |shape: &[i64]| {
             let run = runs.next().ok_or_else(|| TchError::Shape("the layout has too few runs".into()))?;
             run.f_view_(shape)

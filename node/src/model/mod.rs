@@ -1,12 +1,15 @@
 //! The model that a node runs: a byte-level llama-style transformer on libtorch.
 //!
 //! - [`llama`]: the network itself, all of whose parameters are views of one flat vector;
+//! - [`by_hand`]: loss and gradient on a CPU, the backward pass written out;
 //! - [`mod@generate`]: continuing a text byte by byte;
-//! - [`device`]: where the computations run.
+//! - [`device`]: where the computations run; [`size`]: what they cost.
 
+mod by_hand;
 mod device;
 mod generate;
 mod llama;
+pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 

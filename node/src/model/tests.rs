@@ -1,6 +1,6 @@
 //! The network against independent computations: a plain-loop forward pass and finite differences.
 
-use super::{Llama, Sampling, generate, parameter_length};
+use super::{Llama, Precision, Sampling, generate, parameter_length};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use swarm_protocol::architecture::{Architecture, Init};
@@ -230,6 +230,48 @@ fn the_gradient_equals_finite_differences_of_every_parameter() {
         let numeric = (along(1.0) - along(-1.0)) / (2.0 * step);
         let analytic: f64 = range.zip(&direction).map(|(i, d)| gradient[i] * d).sum();
         assert!((numeric - analytic).abs() < 0.005 * norm + 2e-5, "{}: {numeric} {analytic}", parameter.name);
+    }
+}
+
+/// Largest difference as a share of the largest magnitude, a parameter tensor at a time.
+fn differences(arch: &Architecture, ours: &[f64], reference: &[f64]) -> Vec<(String, f64)> {
+    assert_eq!(ours.len(), reference.len());
+    let mut start = 0;
+    let mut all = Vec::new();
+    for parameter in arch.parameters() {
+        let range = start..start + parameter_length(&parameter);
+        start = range.end;
+        let largest = reference[range.clone()].iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+        let differs = range.map(|i| (ours[i] - reference[i]).abs()).fold(0.0, f64::max);
+        assert!(largest > 1e-6, "{}: the test would see nothing", parameter.name);
+        all.push((parameter.name, differs / largest));
+    }
+    all
+}
+
+#[test]
+fn the_gradient_by_hand_equals_autograds() {
+    let odd = Architecture { vocabulary: 257, dim: 24, layers: 3, heads: 3, ffn: 10, context: 9 };
+    for arch in [tiny(), odd] {
+        let mut model = model(&arch, &lively_parameters(&arch));
+        // A repeated byte: its embedding's gradient is a sum.
+        let batch = tokens(&[b"abcabcabd", b"xyzzyxyzz", b"aaaaaaaaa"]);
+        for (precision, tolerance) in [(Precision::F32, 2e-5), (Precision::Bf16, 0.08)] {
+            model = model.with_precision(precision);
+            let loss = model.loss(&batch).unwrap();
+            let reference = to_vec(&Tensor::run_backward(&[&loss], &[model.flat()], false, false)[0]);
+            let (value, gradient) = model.loss_and_gradient(&batch).unwrap();
+            let expected = loss.double_value(&[]);
+            assert!(
+                (value - expected).abs() < 1e-6_f64.max(tolerance / 10.0) * expected,
+                "{value} {expected}"
+            );
+            for (name, differs) in differences(&arch, &to_vec(&gradient), &reference) {
+                assert!(differs < tolerance, "{precision:?} {name}: {differs}");
+            }
+        }
+        assert!(model.loss_and_gradient(&tokens(&[b"a"])).is_err(), "no target");
+        assert!(model.loss_and_gradient(&tokens(&[&[b'a'; 18]])).is_err(), "longer than the context");
     }
 }
 

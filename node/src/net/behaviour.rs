@@ -32,6 +32,9 @@ const GOSSIP_QUEUE_BYTES: usize = 16 << 20;
 /// Bytes of the blake3 hash that name a payload.
 const MESSAGE_ID: usize = 20;
 
+/// Neighbours that gossip is passed on to, if there are so many.
+pub(crate) const MESH: usize = 3;
+
 /// Everything this node speaks.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
@@ -123,9 +126,9 @@ fn gossip(max_gossip: usize, topic: &gossipsub::IdentTopic) -> anyhow::Result<Go
     let max_transmit = max_gossip.checked_add(GOSSIP_CONTROL).context("max_gossip is too large")?;
     let config = gossipsub::ConfigBuilder::default()
         .mesh_outbound_min(1)
-        .mesh_n_low(2)
-        .mesh_n(3)
-        .mesh_n_high(4)
+        .mesh_n_low(MESH - 1)
+        .mesh_n(MESH)
+        .mesh_n_high(MESH + 1)
         .heartbeat_interval(Duration::from_secs(1))
         .heartbeat_initial_delay(Duration::ZERO)
         .history_length(30)

@@ -61,6 +61,10 @@ use tokio::{sync::mpsc, task::JoinHandle};
 #[cfg(test)]
 use address::peer_key;
 pub(crate) use address::{parse_address, peer_id};
+#[cfg(feature = "train")]
+pub(crate) use behaviour::MESH;
+#[cfg(feature = "train")]
+pub(crate) use service::NEIGHBOURS;
 pub(crate) use upload::Rate;
 
 /// Commands waiting for the network task.

@@ -12,6 +12,9 @@
 mod exchange;
 mod membership;
 
+#[cfg(feature = "train")]
+pub(crate) use membership::TARGET as NEIGHBOURS;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,

@@ -30,6 +30,12 @@ const SMALLEST: u64 = 10_000;
 pub(crate) struct Rate(NonZeroU64);
 
 impl Rate {
+    /// The number itself.
+    #[cfg(feature = "train")]
+    pub(crate) fn bytes_a_second(self) -> u64 {
+        self.0.get()
+    }
+
     fn time(self, bytes: u64) -> Duration {
         Duration::from_secs_f64(bytes as f64 / self.0.get() as f64)
     }

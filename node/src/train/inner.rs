@@ -122,6 +122,9 @@ fn runs(layout: &[Parameter], chosen: impl Fn(&Parameter) -> bool) -> Vec<Run> {
 }
 
 impl Inner {
+    /// Vectors that it holds, f32 and as long as the parameters: `m` and `v`.
+    pub(crate) const VECTORS: u64 = 2;
+
     /// An optimizer that has taken no step, for parameters with this layout.
     ///
     /// # Errors

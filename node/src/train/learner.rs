@@ -150,11 +150,7 @@ impl Learner {
             self.corpus.sample(&mut self.sampler, window)?;
         }
         let tokens = self.tokens(&self.windows, width)?;
-        let loss = self.model.loss(&tokens)?;
-        let gradient = Tensor::f_run_backward(&[&loss], &[self.model.flat()], false, false)?
-            .pop()
-            .context("libtorch returned no gradient")?;
-        Ok((loss.f_double_value(&[])?, gradient))
+        self.model.loss_and_gradient(&tokens)
     }
 
     /// The second half of a step: lets the optimizer use a gradient (its memory is overwritten), which

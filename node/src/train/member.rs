@@ -41,6 +41,9 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// Vectors that it holds besides the residual and C, f32 and as long as the parameters: `start` and `now`.
+    pub(crate) const VECTORS: u64 = 2;
+
     /// A member without a C: call [`Member::fold`] first. All vectors are `layout.len()` long. Its own
     /// arithmetic takes as many threads as libtorch's.
     ///

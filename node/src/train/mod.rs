@@ -3,6 +3,7 @@
 //! - [`inner`]: AdamW over the flat parameter vector, and [`muon`] for its matrices;
 //! - [`learner`]: model, optimizer and data together: one call, one step;
 //! - [`member`]: a learner that follows the swarm's rule: its residual, its deltas;
+//! - [`size`]: what they take of memory and arithmetic;
 //! - [`worker`]: the thread that lets a learner train between the swarm's folds.
 //!
 //! A [`Learner`] is a flat f32 vector that may be read and overwritten between two steps; only the member
@@ -12,6 +13,7 @@ mod inner;
 mod learner;
 pub(crate) mod member;
 mod muon;
+pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 pub(crate) mod worker;

@@ -12,14 +12,14 @@
 //! `orthogonal` keeps a matrix's singular vectors and moves all its singular values to about 1, so no
 //! direction of the input is learned at the cost of the others. It needs no decomposition: five steps of
 //! a polynomial that pulls every value in (0, 1] into 0.7 .. 1.2 (Newton and Schulz) are matrix products
-//! only. Matrices of one shape go through them as one batch.
+//! only. On a GPU, matrices of one shape go through them as one batch.
 //!
 //! Embeddings, the output layer and gains have no such geometry; AdamW keeps them, at a quarter of the
 //! learning rate.
 
 use crate::model::parameter_length;
 use swarm_protocol::architecture::Parameter;
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 /// Decay of the mean of the gradients.
 const MOMENTUM: f64 = 0.9;
@@ -68,6 +68,22 @@ pub(super) fn is_hidden_matrix(parameter: &Parameter) -> bool {
     parameter.shape.len() == 2 && parameter.name.starts_with("model.layers.")
 }
 
+/// Floating point operations to make a matrix orthogonal: its gram matrix, that matrix's square, and the product
+/// with it, in every iteration.
+pub(super) fn flops(rows: usize, columns: usize) -> u64 {
+    let (rows, columns) = (rows.min(columns) as u64, rows.max(columns) as u64);
+    ITERATIONS as u64 * (4 * rows * rows * columns + 2 * rows * rows * rows)
+}
+
+/// Numbers (f32) that a step on `device` needs for a moment: [`Buffers`].
+pub(super) fn scratch(layout: &[Parameter], device: Device) -> u64 {
+    let group = |group: &Group| {
+        let count = at_once(device, group.members.len()) as i64;
+        count * group.rows * (2 * group.columns + 3 * group.rows)
+    };
+    Muon::new(layout).groups.iter().map(group).max().unwrap_or_default().unsigned_abs()
+}
+
 impl Muon {
     /// For the hidden matrices of this layout.
     pub(super) fn new(layout: &[Parameter]) -> Self {
@@ -99,23 +115,90 @@ impl Muon {
         compute: Kind,
     ) -> Result<(), TchError> {
         let Rates { lr, weight_decay } = rates;
+        let device = parameters.device();
         for group in &self.groups {
-            let updates = group.members.iter().map(|member| {
-                let gradient = group.view(gradient, *member)?;
-                let mut m = group.view(m, *member)?;
-                let _ = m.f_lerp_(&gradient, 1.0 - MOMENTUM)?;
-                gradient.f_lerp(&m, MOMENTUM)
-            });
-            let stacked = Tensor::f_stack(&updates.collect::<Result<Vec<_>, _>>()?, 0)?;
+            let at_once = at_once(device, group.members.len());
             let scale = -lr * UPDATE_RMS * (group.columns as f64).sqrt();
-            let moves = orthogonal(&stacked, compute)?.f_mul_scalar_(scale)?;
-            for (i, member) in group.members.iter().enumerate() {
-                let mut matrix = group.view(parameters, *member)?;
-                let _ = matrix.f_mul_scalar_(1.0 - lr * weight_decay)?;
-                let _ = matrix.f_add_(&moves.f_get(i as i64)?)?;
+            let mut buffers = Buffers::new(at_once as i64, group, compute, device)?;
+            // One each, or all at once: no batch is smaller than the buffers.
+            for members in group.members.chunks(at_once) {
+                for (i, member) in (0..).zip(members) {
+                    let gradient = group.view(gradient, *member)?;
+                    let mut m = group.view(m, *member)?;
+                    let _ = m.f_lerp_(&gradient, 1.0 - MOMENTUM)?;
+                    let _ = gradient.f_lerp_scalar_out(&buffers.updates.f_get(i)?, &m, MOMENTUM)?;
+                }
+                let moves = buffers.orthogonal()?;
+                for (i, member) in (0..).zip(members) {
+                    let mut matrix = group.view(parameters, *member)?;
+                    let _ = matrix.f_mul_scalar_(1.0 - lr * weight_decay)?;
+                    let _ = matrix.f_add_(&moves.f_get(i)?.f_mul_scalar_(scale)?)?;
+                }
             }
         }
         Ok(())
+    }
+}
+
+/// How many matrices go through the polynomial as one batch: a CPU is faster with one, which stays in its cache,
+/// and a GPU with all.
+fn at_once(device: Device, members: usize) -> usize {
+    if device == Device::Cpu { 1 } else { members }
+}
+
+/// Memory that the matrices of a batch go through, one batch after another.
+struct Buffers {
+    /// f32 `[count, rows, columns]`: what to make orthogonal; overwritten.
+    updates: Tensor,
+    /// `[count, rows, columns]` each, in the number format of products: before and after an iteration.
+    x: [Tensor; 2],
+    /// `[count, rows, rows]` each.
+    gram: Tensor,
+    factor: Tensor,
+    polynomial: Tensor,
+}
+
+/// Adds `value` to the diagonal of each of the matrices, in place.
+fn add_to_diagonals(matrices: &Tensor, value: f64) -> Result<&Tensor, TchError> {
+    let _ = matrices.f_diagonal(0, 1, 2)?.f_add_scalar_(value)?;
+    Ok(matrices)
+}
+
+impl Buffers {
+    fn new(count: i64, group: &Group, compute: Kind, device: Device) -> Result<Self, TchError> {
+        let (rows, columns) = (group.rows, group.columns);
+        let make = |width, kind| Tensor::f_empty([count, rows, width], (kind, device));
+        let updates = make(columns, Kind::Float)?;
+        let first = if compute == Kind::Float { updates.shallow_clone() } else { make(columns, compute)? };
+        let x = [first, make(columns, compute)?];
+        let [gram, factor, polynomial] = [make(rows, compute)?, make(rows, compute)?, make(rows, compute)?];
+        Ok(Self { updates, x, gram, factor, polynomial })
+    }
+
+    /// `updates`, `[count, rows, columns]`, to the same shape, f32: each matrix with singular values near 1. `rows`
+    /// should be at most `columns`, which makes the products small. What comes back is one of the buffers.
+    fn orthogonal(&mut self) -> Result<Tensor, TchError> {
+        let [a, b, c] = POLYNOMIAL;
+        let norm = self.updates.f_norm_scalaropt_dim(2, [1, 2].as_slice(), true)?;
+        let _ = self.updates.f_div_(&norm.f_add_scalar(TINY)?)?;
+        let [x, other] = &mut self.x;
+        if x.kind() != Kind::Float {
+            x.f_copy_(&self.updates)?;
+        }
+        for _ in 0..ITERATIONS {
+            // x' = (a + gram (b + c gram)) x: products that add nothing, and so copy nothing.
+            let gram = x.f_bmm_out(&self.gram, &x.f_transpose(1, 2)?)?;
+            let factor = gram.f_mul_scalar_out(&self.factor, c)?;
+            let polynomial = gram.f_bmm_out(&self.polynomial, add_to_diagonals(&factor, b)?)?;
+            let _ = add_to_diagonals(&polynomial, a)?.f_bmm_out(other, x)?;
+            std::mem::swap(x, other);
+        }
+        let done = x.f_to_kind(Kind::Float)?;
+        // An odd number of iterations has swapped the two; `updates` is to be the first again.
+        if ITERATIONS % 2 == 1 {
+            std::mem::swap(x, other);
+        }
+        Ok(done)
     }
 }
 
@@ -131,24 +214,23 @@ impl Group {
     }
 }
 
-/// `[n, rows, columns]` to the same shape, f32: each matrix with singular values near 1. `rows` should be
-/// at most `columns`, which makes the products small.
-fn orthogonal(matrices: &Tensor, compute: Kind) -> Result<Tensor, TchError> {
-    let [a, b, c] = POLYNOMIAL;
-    let norm = matrices.f_square()?.f_sum_dim_intlist([1, 2].as_slice(), true, Kind::Float)?.f_sqrt()?;
-    let mut x = matrices.f_div(&norm.f_add_scalar(TINY)?)?.f_to_kind(compute)?;
-    for _ in 0..ITERATIONS {
-        let gram = x.f_bmm(&x.f_transpose(1, 2)?)?;
-        let polynomial = gram.f_baddbmm(&gram, &gram, b, c)?;
-        x = x.f_baddbmm(&polynomial, &x, a, 1.0)?;
-    }
-    x.f_to_kind(Kind::Float)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use swarm_protocol::architecture::Architecture;
+
+    fn orthogonal(matrices: &Tensor, compute: Kind) -> Tensor {
+        let (count, rows, columns) = matrices.size3().unwrap();
+        let group = Group { rows, columns, members: Vec::new() };
+        let mut buffers = Buffers::new(count, &group, compute, Device::Cpu).unwrap();
+        let mut once = || {
+            buffers.updates.copy_(matrices);
+            buffers.orthogonal().unwrap().copy()
+        };
+        let first = once();
+        assert!(once().equal(&first), "memory that has been used must not show");
+        first
+    }
 
     #[test]
     fn singular_values_go_to_one_and_singular_vectors_stay() {
@@ -156,7 +238,7 @@ mod tests {
         tch::manual_seed(3);
         for compute in [Kind::Float, Kind::BFloat16] {
             let matrices = Tensor::randn([3, 24, 40], (Kind::Float, tch::Device::Cpu));
-            let result = orthogonal(&matrices, compute).unwrap();
+            let result = orthogonal(&matrices, compute);
             for i in 0..3 {
                 let (u, _, v) = matrices.get(i).svd(true, true);
                 let rotated = u.tr().matmul(&result.get(i)).matmul(&v);
@@ -168,7 +250,7 @@ mod tests {
             }
         }
         let zero = Tensor::zeros([1, 4, 4], (Kind::Float, tch::Device::Cpu));
-        assert_eq!(orthogonal(&zero, Kind::Float).unwrap().abs().max().double_value(&[]), 0.0);
+        assert_eq!(orthogonal(&zero, Kind::Float).abs().max().double_value(&[]), 0.0);
     }
 
     #[test]

@@ -121,9 +121,17 @@ fn call_inverse_32<S: Lanes>(simd: S, factors: &Factors, x: &mut [S::f32s; 32]) 
 }
 
 #[inline(always)]
-fn nothing<S: Lanes>(_: S, _: &Factors, _: &mut [S::f32s; 1]) {}
+fn forward_2<S: Lanes>(simd: S, factors: &Factors, x: &mut [S::f32s; 2]) {
+    let c = simd.splat_f32s(factors.values[1][0]);
+    *x = [simd.add_f32s(x[0], x[1]), simd.mul_f32s(simd.sub_f32s(x[0], x[1]), c)];
+}
 
-length!(2, 1, forward_2, inverse_2, nothing, nothing);
+#[inline(always)]
+fn inverse_2<S: Lanes>(simd: S, factors: &Factors, x: &mut [S::f32s; 2]) {
+    let [c, minus_c] = factors.values[1];
+    *x = [simd.fused(x[1], simd.splat_f32s(c), x[0]), simd.fused(x[1], simd.splat_f32s(minus_c), x[0])];
+}
+
 length!(4, 2, forward_4, inverse_4, forward_2, inverse_2);
 length!(8, 4, forward_8, inverse_8, forward_4, inverse_4);
 length!(16, 8, forward_16, inverse_16, forward_8, inverse_8);

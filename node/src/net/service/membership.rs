@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Peers found by discovery are dialled while fewer than this are connected.
-const TARGET: usize = 16;
+pub(crate) const TARGET: usize = 16;
 /// Addresses of one peer that are kept or dialled.
 const ADDRESSES: usize = 16;
 /// Bans remembered. Of more, those that would end first end at once.

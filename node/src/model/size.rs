@@ -1,0 +1,32 @@
+//! What the network costs, counted from [`super::by_hand`] (CPU) and [`super::llama`] (elsewhere): numbers kept for the backward
+//! pass, and arithmetic. `swarm plan` tells both before anything is run; whoever changes the forward pass
+//! changes this.
+
+use swarm_protocol::architecture::Architecture;
+use tch::Device;
+
+/// f32 vectors as long as the parameters that a gradient takes: the vector itself, and on a CPU the matrices with
+/// their gains folded in, elsewhere the pieces that autograd puts it together from. Either is a little less.
+pub(crate) const GRADIENT_VECTORS: u64 = 2;
+
+/// Numbers (f32) that are kept of one token between the forward and the backward pass.
+///
+/// By hand, a layer keeps its input once normalised, for attention and for the feed-forward layer (dim each);
+/// query, key and value (3 dim); what attention gives (dim); gate and up (2 ffn), the gate after silu, and the
+/// product of both (ffn each). Autograd keeps each normalised input before, after and with its gain (6 dim instead
+/// of 2), and query and key before and after they are turned (2 dim more). On top, the last normalised input and
+/// its gradients, and the logits and their gradient.
+pub(crate) fn kept_a_token(arch: &Architecture, device: Device) -> u64 {
+    let (dim, ffn) = (u64::from(arch.dim), u64::from(arch.ffn));
+    let layer = if device == Device::Cpu { 6 * dim + 4 * ffn } else { 12 * dim + 4 * ffn };
+    u64::from(arch.layers) * layer + 3 * dim + 3 * u64::from(arch.vocabulary)
+}
+
+/// Floating point operations for one token of a sequence of `time`, forward and backward: two for each weight
+/// that a token meets, and twice as many again on the way back; and of attention, half of the square (the other
+/// half is in the future), with the scores computed a second time on the way back.
+pub(crate) fn flops_a_token(arch: &Architecture, time: u64) -> u64 {
+    let (dim, layers) = (u64::from(arch.dim), u64::from(arch.layers));
+    let weights = layers * (4 * dim * dim + 3 * dim * u64::from(arch.ffn)) + dim * u64::from(arch.vocabulary);
+    6 * weights + layers * 7 * time * dim
+}
