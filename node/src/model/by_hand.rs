@@ -12,17 +12,21 @@
 //!   the rows of the query and key matrices in another order, a pair's channels are neighbours: one complex
 //!   number, multiplied in place. Attention's scores are sums over channels, in whatever order.
 //! - **What is not needed again is overwritten**: the residual stream in the forward pass (its normalised form
-//!   is kept, which is enough), activations by their gradients in the backward pass.
+//!   is kept, which is enough), activations by their gradients in the backward pass. All of it lies in memory
+//!   that the next step uses again ([`workspace`]).
 //!
 //! With `y = x / rms(x)`, the normalisation's backward pass is `dx = (dy - y mean(dy y)) / rms(x)`.
 //!
 //! Shapes: N = batch * time rows; `d` before a name is the loss's gradient with respect to it.
 
+mod workspace;
+
 use anyhow::{Context, Result, ensure};
 use swarm_protocol::architecture::Architecture;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::llama::{Llama, RMS_EPS, ROPE_THETA, Sizes};
+use self::workspace::{Kept, Workspace};
+use super::llama::{Layer, Llama, ROPE_THETA, Sizes, Weights};
 
 /// Constant tensors of the backward pass by hand.
 #[derive(Debug)]
@@ -68,53 +72,6 @@ impl ByHand {
     }
 }
 
-/// Rows of length 1 (root mean square), and what they were divided by.
-struct Normalised {
-    /// f32 `[N, dim]`
-    y: Tensor,
-    /// The same in the number format of products.
-    input: Tensor,
-    /// f32 `[N, 1]`: 1 / rms
-    scale: Tensor,
-}
-
-impl Normalised {
-    fn of(x: &Tensor, compute: Kind) -> Result<Self, TchError> {
-        let dim = x.size().last().copied().unwrap_or(1);
-        let mut scale = x.f_norm_scalaropt_dim(2, [-1].as_slice(), true)?;
-        let _ = scale.f_square_()?.f_mul_scalar_(1.0 / dim as f64)?.f_add_scalar_(RMS_EPS)?.f_rsqrt_()?;
-        let y = x.f_mul(&scale)?;
-        Ok(Self { input: y.f_to_kind(compute)?, y, scale })
-    }
-
-    /// `dy`, which is overwritten, to the part of `dx` that comes through here, but for the factor `scale`.
-    fn backward(&self, mut dy: Tensor) -> Result<Tensor, TchError> {
-        let along = (dy.f_mul(&self.y)?).f_mean_dim([-1].as_slice(), true, Kind::Float)?;
-        dy.f_addcmul_(&self.y, &along.f_neg()?)
-    }
-}
-
-/// What a layer's backward pass needs.
-struct Saved {
-    before_attention: Normalised,
-    /// `[3 * dim, dim]`, gain folded in, rows mixed.
-    qkv_weight: Tensor,
-    /// f32 `[N, 3 * dim]`: query and key turned, value.
-    qkv: Tensor,
-    /// f32 `[batch, heads, time, head_dim]`
-    attended: Tensor,
-    logsumexp: Tensor,
-    before_ffn: Normalised,
-    /// `[2 * ffn, dim]`, gain folded in.
-    gate_up_weight: Tensor,
-    /// `[N, 2 * ffn]`
-    gate_up: Tensor,
-    /// `[N, ffn]`: the gate after silu.
-    open: Tensor,
-    /// `[N, ffn]`: times up.
-    product: Tensor,
-}
-
 /// Query, key and value `[batch, heads, time, head_dim]` as views of `[N, 3 * dim]`.
 fn heads_of(qkv: &Tensor, batch: i64, sizes: Sizes) -> Result<[Tensor; 3], TchError> {
     let Sizes { heads, head_dim, .. } = sizes;
@@ -134,91 +91,103 @@ fn turn(qkv: &Tensor, turn: &Tensor, batch: i64, sizes: Sizes) -> Result<(), Tch
 
 impl Llama {
     /// Mean cross entropy in nats of each next byte, and its gradient, f32 `[parameter_count]`, for `tokens`
-    /// as in [`Llama::loss`].
+    /// as in [`Llama::loss`]. The gradient may come in the memory of `spare`, an earlier one of this model.
     ///
     /// # Errors
     /// As [`Llama::loss`].
-    pub(crate) fn loss_and_gradient(&self, tokens: &Tensor) -> Result<(f64, Tensor)> {
-        match &self.by_hand {
-            Some(constants) => tch::no_grad(|| self.differentiate(constants, tokens)),
-            None => {
-                let loss = self.loss(tokens)?;
-                let gradient = Tensor::f_run_backward(&[&loss], &[self.flat()], false, false)?
-                    .pop()
-                    .context("libtorch returned no gradient")?;
-                Ok((loss.f_double_value(&[])?, gradient))
-            }
-        }
-    }
-
-    fn differentiate(&self, constants: &ByHand, tokens: &Tensor) -> Result<(f64, Tensor)> {
+    pub(crate) fn loss_and_gradient(&self, tokens: &Tensor, spare: Option<Tensor>) -> Result<(f64, Tensor)> {
+        let Some(constants) = &self.by_hand else {
+            let loss = self.loss(tokens)?;
+            let gradient = Tensor::f_run_backward(&[&loss], &[self.flat()], false, false)?
+                .pop()
+                .context("libtorch returned no gradient")?;
+            return Ok((loss.f_double_value(&[])?, gradient));
+        };
         let (batch, width) = tokens.size2()?;
-        let time = width - 1;
+        let (time, context) = (width - 1, self.architecture().context);
         ensure!(time >= 1, "a window needs at least two tokens, an input and a target; it has {width}");
         ensure!(
-            time <= i64::from(self.architecture().context),
-            "a sequence of {time} tokens is longer than the model's context of {}",
-            self.architecture().context
+            time <= i64::from(context),
+            "a sequence of {time} tokens is longer than the model's context of {context}"
         );
-        let compute = self.compute;
-        let flat = self.flat().f_detach()?;
-        let gradient = flat.f_empty_like()?;
-        let (weights, gradients) = (self.cut(&flat)?, self.cut(&gradient)?);
-        let inputs = tokens.f_narrow(1, 0, time)?.f_reshape([batch * time])?;
-        let targets = tokens.f_narrow(1, 1, time)?.f_reshape([batch * time, 1])?;
+        tch::no_grad(|| {
+            let gradient = match spare {
+                Some(spare) if spare.size() == self.flat().size() => spare,
+                _ => self.flat().f_detach()?.f_empty_like()?,
+            };
+            let inputs = tokens.f_narrow(1, 0, time)?.f_reshape([batch * time])?;
+            let targets = tokens.f_narrow(1, 1, time)?.f_reshape([batch * time, 1])?;
+            let mut workspace = Workspace::take(self.architecture(), batch * time, self.compute)?;
+            let step = Step { model: self, constants, sizes: Sizes::of(self.architecture()), batch };
+            let loss = step.differentiate(&mut workspace, &inputs, &targets, &gradient)?;
+            workspace.put_back();
+            Ok((loss, gradient))
+        })
+    }
+}
 
-        let mut x = weights.embedding.f_index_select(0, &inputs)?;
-        let mut layers = Vec::with_capacity(weights.layers.len());
-        for layer in &weights.layers {
-            layers.push(self.layer_forward(constants, layer, &mut x, batch)?);
+/// One pass forward and back.
+struct Step<'a> {
+    model: &'a Llama,
+    constants: &'a ByHand,
+    sizes: Sizes,
+    batch: i64,
+}
+
+impl Step<'_> {
+    /// The loss; `gradient` is overwritten. `inputs` i64 `[N]`, `targets` i64 `[N, 1]`.
+    fn differentiate(
+        &self,
+        workspace: &mut Workspace,
+        inputs: &Tensor,
+        targets: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<f64> {
+        let weights = self.model.cut(&self.model.flat().f_detach()?)?;
+        let gradients = self.model.cut(gradient)?;
+        let Workspace { layers, last, x, dy, scratch, d_product, logits, log_probabilities, .. } = workspace;
+        let _ = weights.embedding.f_index_select_out(x, 0, inputs)?;
+        for (layer, kept) in weights.layers.iter().zip(&mut *layers) {
+            self.forward(layer, kept, x)?;
         }
-        let last = Normalised::of(&x, compute)?;
-        let head = weights.head.f_mul(&weights.norm)?.f_to_kind(compute)?;
-        let logits = last.input.f_mm(&head.f_tr()?)?.f_to_kind(Kind::Float)?;
-        let mut logits = logits.f_log_softmax(-1, Kind::Float)?;
-        let loss = -logits.f_gather(1, &targets, false)?.f_mean(Kind::Float)?.f_double_value(&[])?;
+        last.set(x)?;
+        let Weights { head, norm, .. } = &weights;
+        let head_weight = head.f_mul(norm)?.f_to_kind(self.model.compute)?;
+        self.product_into(logits, &last.input, &head_weight.f_tr()?)?;
+        let _ = logits.f_log_softmax_int_out(log_probabilities, -1, Kind::Float)?;
+        let targeted = log_probabilities.f_gather(1, targets, false)?;
+        let loss = -targeted.f_mean(Kind::Float)?.f_double_value(&[])?;
 
         // The gradient of the mean cross entropy: the probabilities, less 1 at the target, over their number.
-        let share = -1.0 / (batch * time) as f64;
-        let _ = logits.f_exp_()?.f_mul_scalar_(-share)?;
-        let targeted = Tensor::f_full([batch * time, 1], share, (Kind::Float, flat.device()))?;
-        let _ = logits.f_scatter_add_(1, &targets, &targeted)?;
-        let d_logits = logits.f_to_kind(compute)?;
-        self.gained_backward(
-            &d_logits,
-            &last,
-            (&weights.head, &weights.norm),
-            (&gradients.head, &gradients.norm),
-        )?;
-        let dy = d_logits.f_mm(&head)?.f_to_kind(Kind::Float)?;
-        let mut dx = last.backward(dy)?.f_mul_(&last.scale)?;
-        // Freed before the layers' turn, which need memory of their own.
-        drop((x, last, logits, d_logits));
-        for (layer, gradient) in weights.layers.iter().zip(&gradients.layers).rev() {
-            let saved = layers.pop().context("a layer has no activations")?;
-            self.layer_backward(constants, layer, gradient, saved, &mut dx, batch)?;
+        let share = 1.0 / inputs.numel() as f64;
+        let _ = log_probabilities.f_exp_()?.f_mul_scalar_(share)?;
+        let _ = log_probabilities.f_scatter_add_(1, targets, &targeted.f_full_like(-share)?)?;
+        let d_logits = log_probabilities.f_to_kind(self.model.compute)?;
+        self.product_into(&gradients.head, &d_logits.f_tr()?, &last.input)?;
+        gain_gradient(&gradients.head, head, &gradients.norm)?;
+        let _ = gradients.head.shallow_clone().f_mul_(norm)?;
+        self.product_into(dy, &d_logits, &head_weight)?;
+        last.backward(dy, scratch)?;
+        let dx = dy.f_mul_out(x, &last.scale)?;
+        let all = weights.layers.iter().zip(&gradients.layers).zip(layers);
+        for ((layer, gradient), kept) in all.rev() {
+            self.feed_forward_backward(layer, gradient, kept, d_product, [x, dy, scratch])?;
+            self.attention_backward(layer, gradient, kept, [x, dy, scratch])?;
         }
         let mut embedding = gradients.embedding;
-        let _ = embedding.f_zero_()?.f_index_add_(0, &inputs, &dx)?;
-        Ok((loss, gradient))
+        let _ = embedding.f_zero_()?.f_index_add_(0, inputs, &dx)?;
+        Ok(loss)
     }
 
-    /// One layer; `x` f32 `[N, dim]` is changed in place.
-    fn layer_forward(
-        &self,
-        constants: &ByHand,
-        layer: &super::llama::Layer,
-        x: &mut Tensor,
-        batch: i64,
-    ) -> Result<Saved, TchError> {
-        let (sizes, compute) = (Sizes::of(self.architecture()), self.compute);
-        let before_attention = Normalised::of(x, compute)?;
-        let qkv_weight = layer.qkv.f_index_select(0, &constants.mixed)?;
-        let qkv_weight = qkv_weight.f_mul(&layer.attention_norm)?.f_to_kind(compute)?;
-        let qkv = before_attention.input.f_mm(&qkv_weight.f_tr()?)?.f_to_kind(Kind::Float)?;
-        turn(&qkv, &constants.turn, batch, sizes)?;
-        let [query, key, value] = heads_of(&qkv, batch, sizes)?;
-        let (attended, logsumexp) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu(
+    /// One layer; `x`, f32 `[N, dim]`, is changed in place.
+    fn forward(&self, layer: &Layer, kept: &mut Kept, x: &mut Tensor) -> Result<(), TchError> {
+        kept.before_attention.set(x)?;
+        let mixed = layer.qkv.f_index_select(0, &self.constants.mixed)?;
+        times_into(&kept.qkv_weight, &mixed, &layer.attention_norm)?;
+        self.product_into(&kept.qkv, &kept.before_attention.input, &kept.qkv_weight.f_tr()?)?;
+        turn(&kept.qkv, &self.constants.turn, self.batch, self.sizes)?;
+        let [query, key, value] = heads_of(&kept.qkv, self.batch, self.sizes)?;
+        let (attended, logarithms) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu(
             &query,
             &key,
             &value,
@@ -227,68 +196,59 @@ impl Llama {
             None::<&Tensor>,
             None,
         )?;
-        self.add_product_in_place(x, &rows_of(&attended, sizes.dim)?, &layer.attention_out)?;
+        self.add_product(x, &self.rows_of(&attended)?, &layer.attention_out)?;
+        kept.attended = Some((attended, logarithms));
 
-        let before_ffn = Normalised::of(x, compute)?;
-        let gate_up_weight = layer.gate_up.f_mul(&layer.ffn_norm)?.f_to_kind(compute)?;
-        let gate_up = before_ffn.input.f_mm(&gate_up_weight.f_tr()?)?;
-        let open = gate_up.f_narrow(1, 0, sizes.ffn)?.f_silu()?;
-        let product = open.f_mul(&gate_up.f_narrow(1, sizes.ffn, sizes.ffn)?)?;
-        self.add_product_in_place(x, &product, &layer.down)?;
-        Ok(Saved {
-            before_attention,
-            qkv_weight,
-            qkv,
-            attended,
-            logsumexp,
-            before_ffn,
-            gate_up_weight,
-            gate_up,
-            open,
-            product,
-        })
+        kept.before_ffn.set(x)?;
+        times_into(&kept.gate_up_weight, &layer.gate_up, &layer.ffn_norm)?;
+        self.product_into(&kept.gate_up, &kept.before_ffn.input, &kept.gate_up_weight.f_tr()?)?;
+        let (gate, up) = self.gate_and_up(kept)?;
+        let open = gate.f_silu_out(&kept.open)?;
+        let product = open.f_mul_out(&kept.product, &up)?;
+        self.add_product(x, &product, &layer.down)
     }
 
-    /// The way back through one layer: `dx`, with respect to its output, becomes that with respect to its input.
-    fn layer_backward(
+    /// The way back through the feed-forward layer. `dx`, with respect to its output, becomes that with respect
+    /// to its input; `dy` and `scratch` are as large.
+    fn feed_forward_backward(
         &self,
-        constants: &ByHand,
-        layer: &super::llama::Layer,
-        gradient: &super::llama::Layer,
-        saved: Saved,
-        dx: &mut Tensor,
-        batch: i64,
+        layer: &Layer,
+        gradient: &Layer,
+        kept: &Kept,
+        d_product: &Tensor,
+        [dx, dy, scratch]: [&mut Tensor; 3],
     ) -> Result<(), TchError> {
-        let (sizes, compute) = (Sizes::of(self.architecture()), self.compute);
-        let Saved { before_attention, qkv_weight, mut qkv, attended, logsumexp, .. } = saved;
-        let Saved { before_ffn, gate_up_weight, gate_up, open, product, .. } = saved;
-
-        let d = dx.f_to_kind(compute)?;
-        self.product_into(&gradient.down, &d.f_tr()?, &product)?;
-        let d_product = d.f_mm(&layer.down.f_to_kind(compute)?)?;
-        let (gate, up) = (gate_up.f_narrow(1, 0, sizes.ffn)?, gate_up.f_narrow(1, sizes.ffn, sizes.ffn)?);
-        // `product` is scratch from here on; gate and up become their gradients.
-        let d_open = d_product.f_mul_out(&product, &up)?;
-        let _ = d_product.f_mul_out(&up, &open)?;
+        let d = dx.f_to_kind(self.model.compute)?;
+        self.product_into(&gradient.down, &d.f_tr()?, &kept.product)?;
+        self.product_into(d_product, &d, &layer.down.f_to_kind(self.model.compute)?)?;
+        let (gate, up) = self.gate_and_up(kept)?;
+        let d_open = d_product.f_mul_out(&kept.product, &up)?;
+        let _ = d_product.f_mul_out(&up, &kept.open)?;
         let _ = gate.f_silu_backward_grad_input(&gate, &d_open)?;
-        self.gained_backward(
-            &gate_up,
-            &before_ffn,
-            (&layer.gate_up, &layer.ffn_norm),
-            (&gradient.gate_up, &gradient.ffn_norm),
-        )?;
-        let dy = before_ffn.backward(gate_up.f_mm(&gate_up_weight)?.f_to_kind(Kind::Float)?)?;
-        let _ = dx.f_addcmul_(&dy, &before_ffn.scale)?;
+        self.product_into(&gradient.gate_up, &kept.gate_up.f_tr()?, &kept.before_ffn.input)?;
+        gain_gradient(&gradient.gate_up, &layer.gate_up, &gradient.ffn_norm)?;
+        let _ = gradient.gate_up.shallow_clone().f_mul_(&layer.ffn_norm)?;
+        self.product_into(dy, &kept.gate_up, &kept.gate_up_weight)?;
+        kept.before_ffn.backward(dy, scratch)?;
+        dx.f_addcmul_(dy, &kept.before_ffn.scale).map(drop)
+    }
 
-        let d = dx.f_to_kind(compute)?;
-        self.product_into(
-            &gradient.attention_out,
-            &d.f_tr()?,
-            &rows_of(&attended, sizes.dim)?.f_to_kind(compute)?,
-        )?;
-        let d_attended = d.f_mm(&layer.attention_out.f_to_kind(compute)?)?.f_to_kind(Kind::Float)?;
-        let d_attended = d_attended.f_view([batch, -1, sizes.heads, sizes.head_dim])?.f_transpose(1, 2)?;
-        let [query, key, value] = heads_of(&qkv, batch, sizes)?;
+    /// The same through attention.
+    fn attention_backward(
+        &self,
+        layer: &Layer,
+        gradient: &Layer,
+        kept: &mut Kept,
+        [dx, dy, scratch]: [&mut Tensor; 3],
+    ) -> Result<()> {
+        let (attended, logarithms) = kept.attended.take().context("a layer has no attention")?;
+        let d = dx.f_to_kind(self.model.compute)?;
+        let rows = self.rows_of(&attended)?.f_to_kind(self.model.compute)?;
+        self.product_into(&gradient.attention_out, &d.f_tr()?, &rows)?;
+        self.product_into(dy, &d, &layer.attention_out.f_to_kind(self.model.compute)?)?;
+        let d_attended =
+            dy.f_view([self.batch, -1, self.sizes.heads, self.sizes.head_dim])?.f_transpose(1, 2)?;
+        let [query, key, value] = heads_of(&kept.qkv, self.batch, self.sizes)?;
         let (d_query, d_key, d_value) =
             Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward(
                 &d_attended,
@@ -296,7 +256,7 @@ impl Llama {
                 &key,
                 &value,
                 &attended,
-                &logsumexp,
+                &logarithms,
                 0.0,
                 true,
                 None::<&Tensor>,
@@ -305,34 +265,32 @@ impl Llama {
         for (mut place, values) in [(query, d_query), (key, d_key), (value, d_value)] {
             place.f_copy_(&values)?;
         }
-        turn(&qkv, &constants.turn_back, batch, sizes)?;
-        qkv = qkv.f_to_kind(compute)?;
-        let mixed = qkv.f_tr()?.f_mm(&before_attention.input)?.f_to_kind(Kind::Float)?;
-        let unmixed = mixed.f_index_select(0, &constants.unmixed)?;
-        let _ = unmixed.f_mul_out(&gradient.qkv, &layer.attention_norm)?;
+        turn(&kept.qkv, &self.constants.turn_back, self.batch, self.sizes)?;
+        let d_qkv = kept.qkv.f_to_kind(self.model.compute)?;
+        let mixed = d_qkv.f_tr()?.f_mm(&kept.before_attention.input)?.f_to_kind(Kind::Float)?;
+        let unmixed = mixed.f_index_select(0, &self.constants.unmixed)?;
         gain_gradient(&unmixed, &layer.qkv, &gradient.attention_norm)?;
-        let dy = before_attention.backward(qkv.f_mm(&qkv_weight)?.f_to_kind(Kind::Float)?)?;
-        let _ = dx.f_addcmul_(&dy, &before_attention.scale)?;
+        let _ = unmixed.f_mul_out(&gradient.qkv, &layer.attention_norm)?;
+        self.product_into(dy, &d_qkv, &kept.qkv_weight)?;
+        kept.before_attention.backward(dy, scratch)?;
+        let _ = dx.f_addcmul_(dy, &kept.before_attention.scale)?;
         Ok(())
     }
 
-    /// Gradients of a matrix `[rows, dim]` and of the gain `[dim]` before it, from `d` `[N, rows]`.
-    fn gained_backward(
-        &self,
-        d: &Tensor,
-        normalised: &Normalised,
-        (weight, gain): (&Tensor, &Tensor),
-        (d_weight, d_gain): (&Tensor, &Tensor),
-    ) -> Result<(), TchError> {
-        self.product_into(d_weight, &d.f_tr()?, &normalised.input)?;
-        gain_gradient(d_weight, weight, d_gain)?;
-        let _ = d_weight.shallow_clone().f_mul_(gain)?;
-        Ok(())
+    /// `[N, ffn]` each, views.
+    fn gate_and_up(&self, kept: &Kept) -> Result<(Tensor, Tensor), TchError> {
+        let ffn = self.sizes.ffn;
+        Ok((kept.gate_up.f_narrow(1, 0, ffn)?, kept.gate_up.f_narrow(1, ffn, ffn)?))
     }
 
-    /// `out = a b`, `out` f32 and the others in the number format of products.
+    /// `[batch, heads, time, head_dim]` to `[N, dim]`: a view, as attention lays out what it gives.
+    fn rows_of(&self, heads: &Tensor) -> Result<Tensor, TchError> {
+        heads.f_transpose(1, 2)?.f_reshape([-1, self.sizes.dim])
+    }
+
+    /// `out = a b`, `a` and `b` in the number format of products, `out` in that or f32.
     fn product_into(&self, out: &Tensor, a: &Tensor, b: &Tensor) -> Result<(), TchError> {
-        if self.compute == Kind::Float {
+        if out.kind() == self.model.compute {
             a.f_mm_out(out, b).map(drop)
         } else {
             out.shallow_clone().f_copy_(&a.f_mm(b)?)
@@ -340,20 +298,24 @@ impl Llama {
     }
 
     /// `x += input weight^T`, `x` f32.
-    fn add_product_in_place(&self, x: &mut Tensor, input: &Tensor, weight: &Tensor) -> Result<(), TchError> {
-        let _ = if self.compute == Kind::Float {
-            x.f_addmm_(input, &weight.f_tr()?)?
+    fn add_product(&self, x: &mut Tensor, input: &Tensor, weight: &Tensor) -> Result<(), TchError> {
+        let compute = self.model.compute;
+        if compute == Kind::Float {
+            x.f_addmm_(input, &weight.f_tr()?).map(drop)
         } else {
-            let (input, weight) = (input.f_to_kind(self.compute)?, weight.f_to_kind(self.compute)?);
-            x.f_add_(&input.f_mm(&weight.f_tr()?)?)?
-        };
-        Ok(())
+            let (input, weight) = (input.f_to_kind(compute)?, weight.f_to_kind(compute)?);
+            x.f_add_(&input.f_mm(&weight.f_tr()?)?).map(drop)
+        }
     }
 }
 
-/// `[batch, heads, time, head_dim]` to `[N, dim]`: a view, as attention lays out what it gives.
-fn rows_of(heads: &Tensor, dim: i64) -> Result<Tensor, TchError> {
-    heads.f_transpose(1, 2)?.f_reshape([-1, dim])
+/// `out = weight * gain`, `out` in any number format.
+fn times_into(out: &Tensor, weight: &Tensor, gain: &Tensor) -> Result<(), TchError> {
+    if out.kind() == Kind::Float {
+        weight.f_mul_out(out, gain).map(drop)
+    } else {
+        out.shallow_clone().f_copy_(&weight.f_mul(gain)?)
+    }
 }
 
 /// `d_gain = sum over the rows of G * W`.

@@ -13,13 +13,14 @@ pub(crate) const GRADIENT_VECTORS: u64 = 2;
 ///
 /// By hand, a layer keeps its input once normalised, for attention and for the feed-forward layer (dim each);
 /// query, key and value (3 dim); what attention gives (dim); gate and up (2 ffn), the gate after silu, and the
-/// product of both (ffn each). Autograd keeps each normalised input before, after and with its gain (6 dim instead
-/// of 2), and query and key before and after they are turned (2 dim more). On top, the last normalised input and
-/// its gradients, and the logits and their gradient.
+/// product of both (ffn each). Beside the layers there are the residual stream, its gradient, the last normalised
+/// input and scratch (dim each), gradients of query, key and value (3 dim) and of the product (ffn), and the logits
+/// and their logarithms. Autograd keeps each normalised input before, after and with its gain (6 dim instead of 2),
+/// and query and key before and after they are turned (2 dim more).
 pub(crate) fn kept_a_token(arch: &Architecture, device: Device) -> u64 {
     let (dim, ffn) = (u64::from(arch.dim), u64::from(arch.ffn));
     let layer = if device == Device::Cpu { 6 * dim + 4 * ffn } else { 12 * dim + 4 * ffn };
-    u64::from(arch.layers) * layer + 3 * dim + 3 * u64::from(arch.vocabulary)
+    u64::from(arch.layers) * layer + 7 * dim + ffn + 2 * u64::from(arch.vocabulary)
 }
 
 /// Floating point operations for one token of a sequence of `time`, forward and backward: two for each weight

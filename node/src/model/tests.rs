@@ -256,11 +256,14 @@ fn the_gradient_by_hand_equals_autograds() {
         let mut model = model(&arch, &lively_parameters(&arch));
         // A repeated byte: its embedding's gradient is a sum.
         let batch = tokens(&[b"abcabcabd", b"xyzzyxyzz", b"aaaaaaaaa"]);
+        let other = tokens(&[b"123456789", b"987654321", b"fffffffff"]);
         for (precision, tolerance) in [(Precision::F32, 2e-5), (Precision::Bf16, 0.08)] {
             model = model.with_precision(precision);
             let loss = model.loss(&batch).unwrap();
             let reference = to_vec(&Tensor::run_backward(&[&loss], &[model.flat()], false, false)[0]);
-            let (value, gradient) = model.loss_and_gradient(&batch).unwrap();
+            // In memory that another batch has been through.
+            let spare = model.loss_and_gradient(&other, None).unwrap().1;
+            let (value, gradient) = model.loss_and_gradient(&batch, Some(spare)).unwrap();
             let expected = loss.double_value(&[]);
             assert!(
                 (value - expected).abs() < 1e-6_f64.max(tolerance / 10.0) * expected,
@@ -270,8 +273,8 @@ fn the_gradient_by_hand_equals_autograds() {
                 assert!(differs < tolerance, "{precision:?} {name}: {differs}");
             }
         }
-        assert!(model.loss_and_gradient(&tokens(&[b"a"])).is_err(), "no target");
-        assert!(model.loss_and_gradient(&tokens(&[&[b'a'; 18]])).is_err(), "longer than the context");
+        assert!(model.loss_and_gradient(&tokens(&[b"a"]), None).is_err(), "no target");
+        assert!(model.loss_and_gradient(&tokens(&[&[b'a'; 18]]), None).is_err(), "longer than the context");
     }
 }
 

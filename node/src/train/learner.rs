@@ -90,6 +90,8 @@ pub(crate) struct Learner {
     skipped_steps: u64,
     /// The optimizer's step at which the warm-up began.
     anew_at: u64,
+    /// Memory for the next gradient.
+    spare: Option<Tensor>,
     /// One batch of windows, `batch * (context + 1)` bytes.
     windows: Vec<u8>,
 }
@@ -126,7 +128,17 @@ impl Learner {
         windows.try_reserve_exact(length).with_context(|| format!("a batch of {batch} windows"))?;
         windows.resize(length, 0);
         let sampler = Sampler::new(config.seed);
-        Ok(Self { config, model, optimizer, corpus, sampler, skipped_steps: 0, anew_at: 0, windows })
+        Ok(Self {
+            config,
+            model,
+            optimizer,
+            corpus,
+            sampler,
+            skipped_steps: 0,
+            anew_at: 0,
+            spare: None,
+            windows,
+        })
     }
 
     /// One step on one random batch, at `rate` (positive) times the configured learning rate.
@@ -136,7 +148,14 @@ impl Learner {
     /// that is not finite is no error: see [`StepReport::skipped`].
     pub(crate) fn step(&mut self, rate: f64) -> Result<StepReport> {
         let (loss, mut gradient) = self.gradient()?;
-        self.apply(loss, &mut gradient, rate)
+        let report = self.apply(loss, &mut gradient, rate)?;
+        self.reuse(gradient);
+        Ok(report)
+    }
+
+    /// Takes back a gradient of this learner's that nobody needs any more: the next one comes in its memory.
+    pub(crate) fn reuse(&mut self, gradient: Tensor) {
+        self.spare = Some(gradient);
     }
 
     /// The first half of a step: draws a batch, and gives its mean loss and the gradient, f32
@@ -150,7 +169,7 @@ impl Learner {
             self.corpus.sample(&mut self.sampler, window)?;
         }
         let tokens = self.tokens(&self.windows, width)?;
-        self.model.loss_and_gradient(&tokens)
+        self.model.loss_and_gradient(&tokens, self.spare.take())
     }
 
     /// The second half of a step: lets the optimizer use a gradient (its memory is overwritten), which

@@ -46,21 +46,13 @@ pub(super) struct Muon {
     groups: Vec<Group>,
 }
 
-/// Matrices of one shape, or of its transpose.
+/// Matrices of one shape.
 #[derive(Debug)]
 struct Group {
-    /// At most `columns`.
     rows: i64,
     columns: i64,
-    members: Vec<Member>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Member {
-    /// First scalar in the flat vector.
-    start: i64,
-    /// Stored with more rows than columns.
-    tall: bool,
+    /// The first scalar of each in the flat vector.
+    starts: Vec<i64>,
 }
 
 /// Whether Muon is meant for this parameter.
@@ -78,8 +70,8 @@ pub(super) fn flops(rows: usize, columns: usize) -> u64 {
 /// Numbers (f32) that a step on `device` needs for a moment: [`Buffers`].
 pub(super) fn scratch(layout: &[Parameter], device: Device) -> u64 {
     let group = |group: &Group| {
-        let count = at_once(device, group.members.len()) as i64;
-        count * group.rows * (2 * group.columns + 3 * group.rows)
+        let count = at_once(device, group.starts.len()) as i64;
+        count * (2 * group.rows * group.columns + 3 * group.side() * group.side())
     };
     Muon::new(layout).groups.iter().map(group).max().unwrap_or_default().unsigned_abs()
 }
@@ -92,11 +84,9 @@ impl Muon {
         for parameter in layout {
             if let ([rows, columns], true) = (&parameter.shape[..], is_hidden_matrix(parameter)) {
                 let (rows, columns) = (*rows as i64, *columns as i64);
-                let member = Member { start, tall: rows > columns };
-                let (rows, columns) = (rows.min(columns), rows.max(columns));
                 match groups.iter_mut().find(|group| (group.rows, group.columns) == (rows, columns)) {
-                    Some(group) => group.members.push(member),
-                    None => groups.push(Group { rows, columns, members: vec![member] }),
+                    Some(group) => group.starts.push(start),
+                    None => groups.push(Group { rows, columns, starts: vec![start] }),
                 }
             }
             start += parameter_length(parameter) as i64;
@@ -117,20 +107,20 @@ impl Muon {
         let Rates { lr, weight_decay } = rates;
         let device = parameters.device();
         for group in &self.groups {
-            let at_once = at_once(device, group.members.len());
-            let scale = -lr * UPDATE_RMS * (group.columns as f64).sqrt();
+            let at_once = at_once(device, group.starts.len());
+            let scale = -lr * UPDATE_RMS * (group.rows.max(group.columns) as f64).sqrt();
             let mut buffers = Buffers::new(at_once as i64, group, compute, device)?;
             // One each, or all at once: no batch is smaller than the buffers.
-            for members in group.members.chunks(at_once) {
-                for (i, member) in (0..).zip(members) {
-                    let gradient = group.view(gradient, *member)?;
-                    let mut m = group.view(m, *member)?;
+            for starts in group.starts.chunks(at_once) {
+                for (i, start) in (0..).zip(starts) {
+                    let gradient = group.view(gradient, *start)?;
+                    let mut m = group.view(m, *start)?;
                     let _ = m.f_lerp_(&gradient, 1.0 - MOMENTUM)?;
                     let _ = gradient.f_lerp_scalar_out(&buffers.updates.f_get(i)?, &m, MOMENTUM)?;
                 }
                 let moves = buffers.orthogonal()?;
-                for (i, member) in (0..).zip(members) {
-                    let mut matrix = group.view(parameters, *member)?;
+                for (i, start) in (0..).zip(starts) {
+                    let mut matrix = group.view(parameters, *start)?;
                     let _ = matrix.f_mul_scalar_(1.0 - lr * weight_decay)?;
                     let _ = matrix.f_add_(&moves.f_get(i)?.f_mul_scalar_(scale)?)?;
                 }
@@ -152,7 +142,7 @@ struct Buffers {
     updates: Tensor,
     /// `[count, rows, columns]` each, in the number format of products: before and after an iteration.
     x: [Tensor; 2],
-    /// `[count, rows, rows]` each.
+    /// `[count, side, side]` each, `side` the smaller of the two.
     gram: Tensor,
     factor: Tensor,
     polynomial: Tensor,
@@ -167,30 +157,33 @@ fn add_to_diagonals(matrices: &Tensor, value: f64) -> Result<&Tensor, TchError> 
 impl Buffers {
     fn new(count: i64, group: &Group, compute: Kind, device: Device) -> Result<Self, TchError> {
         let (rows, columns) = (group.rows, group.columns);
-        let make = |width, kind| Tensor::f_empty([count, rows, width], (kind, device));
-        let updates = make(columns, Kind::Float)?;
-        let first = if compute == Kind::Float { updates.shallow_clone() } else { make(columns, compute)? };
-        let x = [first, make(columns, compute)?];
-        let [gram, factor, polynomial] = [make(rows, compute)?, make(rows, compute)?, make(rows, compute)?];
-        Ok(Self { updates, x, gram, factor, polynomial })
+        let make = |kind| Tensor::f_empty([count, rows, columns], (kind, device));
+        let square = || Tensor::f_empty([count, group.side(), group.side()], (compute, device));
+        let updates = make(Kind::Float)?;
+        let first = if compute == Kind::Float { updates.shallow_clone() } else { make(compute)? };
+        let x = [first, make(compute)?];
+        Ok(Self { updates, x, gram: square()?, factor: square()?, polynomial: square()? })
     }
 
-    /// `updates`, `[count, rows, columns]`, to the same shape, f32: each matrix with singular values near 1. `rows`
-    /// should be at most `columns`, which makes the products small. What comes back is one of the buffers.
+    /// `updates`, `[count, rows, columns]`, to the same shape, f32: each matrix with singular values near 1. The
+    /// polynomial is applied from the side on which its matrices are small. What comes back is one of the buffers.
     fn orthogonal(&mut self) -> Result<Tensor, TchError> {
         let [a, b, c] = POLYNOMIAL;
         let norm = self.updates.f_norm_scalaropt_dim(2, [1, 2].as_slice(), true)?;
         let _ = self.updates.f_div_(&norm.f_add_scalar(TINY)?)?;
+        let tall = self.updates.size()[1] > self.updates.size()[2];
         let [x, other] = &mut self.x;
         if x.kind() != Kind::Float {
             x.f_copy_(&self.updates)?;
         }
         for _ in 0..ITERATIONS {
             // x' = (a + gram (b + c gram)) x: products that add nothing, and so copy nothing.
-            let gram = x.f_bmm_out(&self.gram, &x.f_transpose(1, 2)?)?;
+            let turned = x.f_transpose(1, 2)?;
+            let gram = if tall { turned.f_bmm_out(&self.gram, x) } else { x.f_bmm_out(&self.gram, &turned) }?;
             let factor = gram.f_mul_scalar_out(&self.factor, c)?;
             let polynomial = gram.f_bmm_out(&self.polynomial, add_to_diagonals(&factor, b)?)?;
-            let _ = add_to_diagonals(&polynomial, a)?.f_bmm_out(other, x)?;
+            let polynomial = add_to_diagonals(&polynomial, a)?;
+            let _ = if tall { x.f_bmm_out(other, polynomial) } else { polynomial.f_bmm_out(other, x) }?;
             std::mem::swap(x, other);
         }
         let done = x.f_to_kind(Kind::Float)?;
@@ -203,14 +196,14 @@ impl Buffers {
 }
 
 impl Group {
-    /// A member's matrix `[rows, columns]` in the flat vector: a view.
-    fn view(&self, flat: &Tensor, member: Member) -> Result<Tensor, TchError> {
-        let run = flat.f_narrow(0, member.start, self.rows * self.columns)?;
-        if member.tall {
-            run.f_view([self.columns, self.rows])?.f_tr()
-        } else {
-            run.f_view([self.rows, self.columns])
-        }
+    /// The smaller dimension.
+    fn side(&self) -> i64 {
+        self.rows.min(self.columns)
+    }
+
+    /// The matrix `[rows, columns]` that begins at `start` in the flat vector: a view.
+    fn view(&self, flat: &Tensor, start: i64) -> Result<Tensor, TchError> {
+        flat.f_narrow(0, start, self.rows * self.columns)?.f_view([self.rows, self.columns])
     }
 }
 
@@ -221,7 +214,7 @@ mod tests {
 
     fn orthogonal(matrices: &Tensor, compute: Kind) -> Tensor {
         let (count, rows, columns) = matrices.size3().unwrap();
-        let group = Group { rows, columns, members: Vec::new() };
+        let group = Group { rows, columns, starts: Vec::new() };
         let mut buffers = Buffers::new(count, &group, compute, Device::Cpu).unwrap();
         let mut once = || {
             buffers.updates.copy_(matrices);
@@ -249,18 +242,23 @@ mod tests {
                 assert!(beside < if compute == Kind::Float { 1e-4 } else { 0.05 }, "{beside}");
             }
         }
+        // Tall matrices go through as their transposes.
+        let matrices = Tensor::randn([2, 24, 40], (Kind::Float, tch::Device::Cpu));
+        let turned = orthogonal(&matrices.transpose(1, 2).contiguous(), Kind::Float).transpose(1, 2);
+        let differs = (turned - orthogonal(&matrices, Kind::Float)).abs().max().double_value(&[]);
+        assert!(differs < 1e-4, "{differs}");
         let zero = Tensor::zeros([1, 4, 4], (Kind::Float, tch::Device::Cpu));
         assert_eq!(orthogonal(&zero, Kind::Float).abs().max().double_value(&[]), 0.0);
     }
 
     #[test]
-    fn tall_matrices_are_their_transposes() {
+    fn every_hidden_matrix_moves_as_far_as_promised() {
         tch::set_num_threads(1);
         let arch = Architecture { vocabulary: 256, dim: 16, layers: 1, heads: 2, ffn: 32, context: 16 };
         let layout = arch.parameters();
         let muon = Muon::new(&layout);
-        let shapes: Vec<_> = muon.groups.iter().map(|g| (g.rows, g.columns, g.members.len())).collect();
-        assert_eq!(shapes, [(16, 16, 4), (16, 32, 3)]);
+        let shapes: Vec<_> = muon.groups.iter().map(|g| (g.rows, g.columns, g.starts.len())).collect();
+        assert_eq!(shapes, [(16, 16, 4), (32, 16, 2), (16, 32, 1)]);
         tch::manual_seed(5);
         let count = layout.iter().map(parameter_length).sum::<usize>() as i64;
         let options = (Kind::Float, tch::Device::Cpu);

@@ -111,12 +111,14 @@ struct Summary {
     gradient_ms: f64,
     optimizer_ms: f64,
     first_loss: f64,
+    /// Mean over the last turn.
     last_loss: f64,
 }
 
 impl Summary {
-    fn of(side: &Side, tokens: f64) -> Self {
+    fn of(side: &Side, tokens: f64, turn: usize) -> Self {
         let seconds = side.seconds();
+        let last = &side.losses[side.losses.len().saturating_sub(turn)..];
         let quickest = seconds.iter().copied().fold(f64::INFINITY, f64::min);
         Self {
             tokens_per_second: tokens / median(&seconds),
@@ -125,7 +127,7 @@ impl Summary {
             gradient_ms: 1e3 * median(&side.gradient),
             optimizer_ms: 1e3 * median(&side.optimizer),
             first_loss: side.losses.first().copied().unwrap_or(f64::NAN),
-            last_loss: side.losses.last().copied().unwrap_or(f64::NAN),
+            last_loss: last.iter().sum::<f64>() / last.len() as f64,
         }
     }
 }
@@ -235,8 +237,8 @@ impl Train {
             batch: training.batch,
             context: arch.context,
             steps: ours.gradient.len(),
-            swarm: Summary::of(&ours, tokens),
-            pytorch: Summary::of(&theirs, tokens),
+            swarm: Summary::of(&ours, tokens, steps),
+            pytorch: Summary::of(&theirs, tokens, steps),
             ratio: median(&ratios),
             cpu_ratio: median(&cpu_ratios),
             loss_difference: differences.into_iter().fold(0.0, f64::max),
@@ -302,6 +304,7 @@ impl Swarm {
             side.gradient.push(began.elapsed().as_secs_f64());
             let began = Instant::now();
             let report = self.learner.apply(loss, &mut gradient, 1.0)?;
+            self.learner.reuse(gradient);
             side.optimizer.push(began.elapsed().as_secs_f64());
             side.cpu.push(cpu_seconds() - computed);
             ensure!(report.skipped.is_none(), "a step was skipped: {}", report.skipped.unwrap_or_default());
