@@ -343,3 +343,40 @@ fn id_tells_swarm_and_peer() -> Result<()> {
     )
     .check(&place, &[])
 }
+
+/// What `swarm plan` expects of a small node is near what one takes: its JSON says both.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_plan_is_near_what_a_node_takes() -> Result<()> {
+    let place = Place::with_genesis()?;
+    let arguments =
+        ["plan", "--genesis", "genesis.toml", "--threads", "1", "--measure", "--rounds", "3", "--json"];
+    let exit = place.swarm(arguments)?;
+    exit.refused(0, &["a node alone: round"])?;
+    let (from, to) = (exit.log.find("\n{"), exit.log.rfind('}'));
+    let json = &exit.log[from.context("no JSON")?..=to.context("no JSON")?];
+    let both: serde_json::Value = serde_json::from_str(json).with_context(|| json.to_owned())?;
+    let (planned, measured) = (&both["plan"], &both["measured"]);
+    let of = |key: &str| measured[key].as_f64().with_context(|| format!("no {key} in {measured}"));
+    // The largest part is libtorch, which the plan measures; the model is small.
+    let ratio = of("memory_ratio")?;
+    assert!((0.7..1.4).contains(&ratio), "{measured}");
+    assert!(of("disk")? < of("planned_disk")? && of("disk")? > 0.0, "{measured}");
+    let bits = of("bits_a_coefficient")? / of("planned_bits")?;
+    assert!((0.8..1.25).contains(&bits), "{measured}");
+    // In a plan for many rounds more deltas are held than in a run of three.
+    assert!(planned["disk"]["total"].as_u64() > measured["planned_disk"].as_u64());
+    Ok(())
+}
+
+#[test]
+fn a_benchmark_that_lacks_something_says_what() -> Result<()> {
+    let place = Place::new()?;
+    let train = ["bench", "train", "--model", "nano", "--turns", "1", "--steps", "1", "--python"];
+    Refusal(&["nowhere"], FAILED, &["cannot start nowhere", "--python PATH"]).check(&place, &train)?;
+    // A program that is no Python.
+    Refusal(&["false"], FAILED, &["false cannot run the baseline", "pip install torch"])
+        .check(&place, &train)?;
+    let zero = ["bench", "train", "--turns", "0"];
+    Refusal(&zero, FAILED, &["--turns 0: at least one is needed"]).check(&place, &[])
+}

@@ -35,7 +35,7 @@ pub(super) fn memory(genesis: &Genesis, scene: &Scene, speed: &Speed, sample: &S
     let vectors = |count: u64| count * WORD * parameters;
     let mut sheet = Sheet::new("memory, at its peak", parameters);
     sheet.add("model parameters", vectors(1));
-    sheet.add("gradient, in pieces and put together", vectors(model::size::GRADIENT_VECTORS));
+    sheet.add("gradient, and what it is made with", vectors(model::size::GRADIENT_VECTORS));
     sheet.add(format!("moments of {} (m, v)", training.optimizer.name()), vectors(train::size::MOMENTS));
     sheet.add("residual R", vectors(1));
     sheet.add("parameters before and after training", vectors(train::size::DISPLACEMENT));
