@@ -156,6 +156,13 @@ pub fn model(
     kernels.model(layout, shared, residual.map(Residual::values), only, out);
 }
 
+/// [`model`] of everything, once, in memory of its own. What does it again and again keeps its [`Kernels`].
+pub fn whole_model(layout: &Layout, shared: &Coefficients, residual: Option<&Residual>) -> Vec<f32> {
+    let mut flat = vec![0.0; layout.len()];
+    model(layout, &mut Kernels::single(layout), shared, residual, None, &mut flat);
+    flat
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

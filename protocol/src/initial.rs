@@ -95,8 +95,7 @@ mod tests {
     use super::*;
     use crate::architecture::Architecture;
     use crate::genesis::Parent;
-    use swarm_optimizer::kernels::Kernels;
-    use swarm_optimizer::residual::model;
+    use swarm_optimizer::residual::whole_model;
 
     #[test]
     fn the_same_integers_everywhere() {
@@ -136,8 +135,7 @@ mod tests {
         let genesis = Genesis::new("garden", Architecture::preset("nano").unwrap(), 1);
         let layout = genesis.layout().unwrap();
         let c0 = coefficients(&genesis, &layout);
-        let mut flat = vec![0.0; layout.len()];
-        model(&layout, &mut Kernels::single(&layout), &c0, None, None, &mut flat);
+        let flat = whole_model(&layout, &c0, None);
         for (parameter, place) in genesis.model.parameters().iter().zip(layout.parameters()) {
             let values = &flat[place.offset..][..place.shape.0 * place.shape.1];
             let n = values.len() as f64;

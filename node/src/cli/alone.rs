@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
-use swarm_optimizer::kernels::Kernels;
-use swarm_optimizer::residual::model;
+use swarm_optimizer::residual::whole_model;
 use swarm_protocol::initial;
 
 use super::run::LearningArgs;
@@ -69,9 +68,7 @@ impl Alone {
         std::fs::create_dir_all(&self.dir)
             .with_context(|| format!("cannot make the folder {}", self.dir.display()))?;
         let layout = genesis.layout()?;
-        let mut flat = vec![0.0; layout.len()];
-        let c0 = initial::coefficients(&genesis, &layout);
-        model(&layout, &mut Kernels::single(&layout), &c0, None, None, &mut flat);
+        let flat = whole_model(&layout, &initial::coefficients(&genesis, &layout), None);
         let mut learner = Learner::new(self.learning.learner_config(&genesis, 0)?, corpus)?;
         learner.set_parameters(&flat)?;
         let stop = super::stop_flag()?;

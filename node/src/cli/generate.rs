@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
-use swarm_optimizer::kernels::Kernels;
-use swarm_optimizer::residual::{Residual, model};
+use swarm_optimizer::residual::{Residual, whole_model};
 use swarm_protocol::peer::{Part, Peer};
 
 use super::{training_threads, with_passive_openmp};
@@ -85,15 +84,7 @@ impl Generate {
             }
             None => None,
         };
-        let mut flat = vec![0.0; layout.len()];
-        model(
-            &layout,
-            &mut Kernels::single(&layout),
-            peer.coefficients(),
-            residual.as_ref(),
-            None,
-            &mut flat,
-        );
+        let flat = whole_model(&layout, peer.coefficients(), residual.as_ref());
         let mut llama = Llama::new(&genesis.model, self.device.resolve()?)?;
         llama.set_parameters(&flat)?;
         let sampling = Sampling { temperature: self.temperature, top_k: self.top_k, seed: self.seed };

@@ -88,20 +88,8 @@ impl LearningArgs {
 
     /// The learner's settings; `default_seed` is used unless one was given.
     pub(super) fn learner_config(&self, genesis: &Genesis, default_seed: u64) -> Result<LearnerConfig> {
-        let training = &genesis.training;
-        Ok(LearnerConfig {
-            arch: genesis.model,
-            device: self.device.resolve()?,
-            precision: self.precision,
-            optimizer: training.optimizer,
-            batch: training.batch as usize,
-            context: genesis.model.context as usize,
-            learning_rate: training.learning_rate,
-            warmup_steps: training.warmup_steps.into(),
-            weight_decay: training.weight_decay,
-            clip: training.clip,
-            seed: self.seed.unwrap_or(default_seed),
-        })
+        let seed = self.seed.unwrap_or(default_seed);
+        Ok(LearnerConfig::of(genesis, self.device.resolve()?, self.precision, seed))
     }
 }
 

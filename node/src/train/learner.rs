@@ -23,7 +23,7 @@ use crate::model::{Llama, Precision, parameter_length};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use swarm_protocol::architecture::Architecture;
-use swarm_protocol::genesis::InnerOptimizer;
+use swarm_protocol::genesis::{Genesis, InnerOptimizer};
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Windows that are evaluated at once, if a batch has fewer: without gradients they need no more memory.
@@ -54,6 +54,26 @@ pub(crate) struct LearnerConfig {
     pub(crate) clip: f64,
     /// Of the stream of training windows.
     pub(crate) seed: u64,
+}
+
+impl LearnerConfig {
+    /// By the rules of `genesis`.
+    pub(crate) fn of(genesis: &Genesis, device: Device, precision: Precision, seed: u64) -> Self {
+        let training = &genesis.training;
+        Self {
+            arch: genesis.model,
+            device,
+            precision,
+            optimizer: training.optimizer,
+            batch: training.batch as usize,
+            context: genesis.model.context as usize,
+            learning_rate: training.learning_rate,
+            warmup_steps: training.warmup_steps.into(),
+            weight_decay: training.weight_decay,
+            clip: training.clip,
+            seed,
+        }
+    }
 }
 
 /// What a step did.

@@ -182,7 +182,9 @@ fn transform(
     tile: &Tile,
     apply: impl FnOnce(&mut TileDct<f32>),
 ) {
-    if let Some((_, plan)) = plans.iter_mut().find(|(shape, _)| *shape == (tile.rows, tile.cols)) {
+    let plan = plans.iter_mut().find(|(shape, _)| *shape == (tile.rows, tile.cols));
+    debug_assert!(plan.is_some(), "no transform planned for a tile of {} x {}", tile.rows, tile.cols);
+    if let Some((_, plan)) = plan {
         apply(plan);
     }
 }

@@ -13,8 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use swarm_optimizer::kernels::Kernels;
-use swarm_optimizer::residual::model;
+use swarm_optimizer::residual::whole_model;
 use swarm_protocol::architecture::Architecture;
 use swarm_protocol::genesis::{Genesis, InnerOptimizer};
 use swarm_protocol::initial;
@@ -258,28 +257,14 @@ struct Swarm {
 impl Swarm {
     /// Writes the starting values to `folder/start`.
     fn new(genesis: &Genesis, precision: Precision, folder: &Path) -> Result<Self> {
-        let (training, context) = (&genesis.training, genesis.model.context as usize);
+        let context = genesis.model.context as usize;
         let text = folder.join("text");
         std::fs::write(&text, sample_text(WINDOWS * (context + 1))).context("no temporary file")?;
         let open = || Corpus::open(std::slice::from_ref(&text), CorpusOptions::new(context));
-        let config = LearnerConfig {
-            arch: genesis.model,
-            device: DeviceChoice::Cpu.resolve()?,
-            precision,
-            optimizer: training.optimizer,
-            batch: training.batch as usize,
-            context,
-            learning_rate: training.learning_rate,
-            warmup_steps: training.warmup_steps.into(),
-            weight_decay: training.weight_decay,
-            clip: training.clip,
-            seed: 1,
-        };
+        let config = LearnerConfig::of(genesis, DeviceChoice::Cpu.resolve()?, precision, 1);
         let mut learner = Learner::new(config, open()?)?;
         let layout = genesis.layout()?;
-        let mut flat = vec![0.0; layout.len()];
-        let c0 = initial::coefficients(genesis, &layout);
-        model(&layout, &mut Kernels::single(&layout), &c0, None, None, &mut flat);
+        let flat = whole_model(&layout, &initial::coefficients(genesis, &layout), None);
         learner.set_parameters(&flat)?;
         let bytes: Vec<u8> = flat.iter().flat_map(|value| value.to_le_bytes()).collect();
         std::fs::write(folder.join("start"), bytes).context("no temporary file")?;

@@ -16,8 +16,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use swarm_optimizer::kernels::Kernels;
-use swarm_optimizer::residual::model;
+use swarm_optimizer::residual::whole_model;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::initial;
 use tch::Device;
@@ -151,34 +150,19 @@ fn learner(
     number: u64,
     device: Device,
 ) -> Result<Learner> {
-    let (training, context) = (&genesis.training, genesis.model.context as usize);
-    let mut options = CorpusOptions::new(context);
+    let mut options = CorpusOptions::new(genesis.model.context as usize);
     // The validation text is apart; a learner's own held-out part is not needed.
     options.held_out_fraction = 0.005;
     let corpus = Corpus::open(std::slice::from_ref(shard), options)?;
-    let config = LearnerConfig {
-        arch: genesis.model,
-        device,
-        precision: settings.precision,
-        optimizer: training.optimizer,
-        batch: training.batch as usize,
-        context,
-        learning_rate: training.learning_rate,
-        warmup_steps: training.warmup_steps.into(),
-        weight_decay: training.weight_decay,
-        clip: training.clip,
-        seed: settings.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(number),
-    };
+    let seed = settings.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(number);
+    let config = LearnerConfig::of(genesis, device, settings.precision, seed);
     Learner::new(config, corpus)
 }
 
 /// The parameters that everyone starts from.
 fn start(genesis: &Genesis) -> Result<Vec<f32>> {
     let layout = genesis.layout()?;
-    let mut flat = vec![0.0; layout.len()];
-    let c0 = initial::coefficients(genesis, &layout);
-    model(&layout, &mut Kernels::single(&layout), &c0, None, None, &mut flat);
-    Ok(flat)
+    Ok(whole_model(&layout, &initial::coefficients(genesis, &layout), None))
 }
 
 /// Mean of what several learners report.

@@ -15,9 +15,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use swarm_optimizer::coefficients::{Coefficients, Direction};
-use swarm_optimizer::kernels::Kernels;
 use swarm_optimizer::layout::Layout;
-use swarm_optimizer::residual::{Residual, model};
+use swarm_optimizer::residual::{Residual, whole_model};
 use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::packing::{self, PackingError};
@@ -247,10 +246,8 @@ impl Team for Swarm {
     }
 
     fn parameters(&mut self) -> Result<Vec<f32>> {
-        let mut flat = vec![0.0; self.layout.len()];
         let shared = self.shared.first().context("no learners")?;
-        model(&self.layout, &mut Kernels::single(&self.layout), shared, None, None, &mut flat);
-        Ok(flat)
+        Ok(whole_model(&self.layout, shared, None))
     }
 
     fn state(&mut self) -> Result<TeamState> {
