@@ -2,7 +2,7 @@
 
 It speaks the same command line and writes the same files. FAKE_* variables make it misbehave:
 FAKE_DIE (a folder's name: that node exits with status 7), FAKE_DIFFER (that node's state digest differs),
-FAKE_HANG (training nodes run until they are stopped), FAKE_DEAF (they ignore SIGINT, too).
+FAKE_HANG (training nodes go as far as this round and then run until they are stopped), FAKE_DEAF (they ignore SIGINT, too).
 """
 
 SOURCE = r'''
@@ -58,8 +58,9 @@ if command == "alone":
 assert options["--bootstrap"] == "/ip4/127.0.0.1/tcp/4123/p2p/12D3bootstrap"
 rounds, round_ = int(options["--rounds"]), 0
 status("training", 0, 0)
-while not asked and (round_ < rounds or os.environ.get("FAKE_HANG")):
-    round_ = min(round_ + 1, rounds)
+hang = os.environ.get("FAKE_HANG")
+while not asked and (round_ < rounds or hang):
+    round_ = min(round_ + 1, int(hang or rounds))
     if os.environ.get("FAKE_DIE") == name:
         print("the last words of", name, flush=True)
         sys.exit(7)

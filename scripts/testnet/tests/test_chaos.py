@@ -86,7 +86,7 @@ class Links(unittest.TestCase):
         # A loaded machine adds to the delay, so only its lower end is exact.
         self.assertGreaterEqual(min(delays), DELAY_SECONDS - JITTER_SECONDS)
         middle = sorted(delays)[len(delays) // 2]
-        self.assertLess(middle, DELAY_SECONDS + 5 * JITTER_SECONDS)
+        self.assertLess(middle, 10 * DELAY_SECONDS)
         self.assertNotEqual(delays, sorted(delays))
 
 
@@ -100,7 +100,8 @@ class ChaosRuns(RunCase):
         self.assert_nothing_runs()
 
     def test_an_interrupt_leaves_no_process_and_no_namespace(self):
-        process = self.start("--chaos", FAKE_HANG="1")
+        # Far enough for the first event, not for the second.
+        process = self.start("--chaos", FAKE_HANG="5")
         for line in process.stdout:
             if "node-2's link is cut" in line:
                 break

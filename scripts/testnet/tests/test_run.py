@@ -77,7 +77,7 @@ class Runs(RunCase):
 
     def start_and_wait(self, **environment):
         """A run whose nodes are all training and will not end by themselves."""
-        process = self.start("--nodes", "2", "--rounds", "4", FAKE_HANG="1", **environment)
+        process = self.start("--nodes", "2", "--rounds", "4", FAKE_HANG="4", **environment)
         while not all((self.out / f"node-{n}" / "status.json").exists() for n in (1, 2)):
             self.assertIsNone(process.poll(), "the run ended by itself")
             time.sleep(0.01)
