@@ -24,6 +24,9 @@ pub(crate) enum Order {
         round: u64,
         /// Coefficients of a full tile.
         k: u32,
+        /// Whether to begin with the next round's steps at once. They are taken from the model as it is; C is
+        /// folded again from [`Order::Start`] on.
+        ahead: bool,
     },
     /// C has left one history for another: from the first of these to the second. The device's own model
     /// stays as it is.
@@ -83,7 +86,7 @@ pub(crate) struct TrainerState {
     pub(crate) step: u64,
     /// Its first moments, in parameter order.
     pub(crate) m: Vec<f32>,
-    /// Its second moments, in parameter order.
+    /// Its second moments, of the parameters that have one, in parameter order.
     pub(crate) v: Vec<f32>,
     /// Seed of the stream of training windows.
     pub(crate) sampler_seed: u64,
@@ -108,7 +111,7 @@ pub(crate) struct Progress {
     pub(crate) training: Duration,
     /// Time in transforms, extraction, packing and recomputing the model.
     pub(crate) optimizing: Duration,
-    /// Time with nothing to do: waiting for the other authors.
+    /// Time with nothing to do between the first round and the last: waiting for the other authors.
     pub(crate) waiting: Duration,
     /// Norm of the residual after the last extraction.
     pub(crate) residual_norm: f64,

@@ -14,12 +14,12 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, TextIO
 
-from testnet import data, report
+from testnet import data, report, weather
+from testnet.apart import Apart
 from testnet.options import Options
 from testnet.processes import Child
-from testnet.run import Died, Testnet
+from testnet.run import Died
 from testnet.table import human_seconds
-from testnet.weather import DELAY_SECONDS, JITTER_SECONDS, LOSS, Weather
 
 CUT_SECONDS = 30.0
 AWAY_SECONDS = 10.0
@@ -28,27 +28,19 @@ ROUND_SECONDS = 4
 STEPS = 2
 
 
-class Chaos(Testnet):
+class Chaos(Apart):
     """One run in bad weather."""
 
+    line = weather.BAD
     rules: Sequence[str] = ("--steps", str(STEPS), "--min-round-seconds", str(ROUND_SECONDS))
 
     def __init__(self, options: Options, binary: str, out: TextIO) -> None:
         super().__init__(options, binary, out)
-        names = ["bootstrap", *(f"node-{number}" for number in range(1, options.nodes + 1))]
-        self.weather = Weather(names, options.seed)
         self.split: Optional[data.Split] = None
         self.began = time.monotonic()
         self.events: List[Dict[str, Any]] = []
         # What is still to come: when (asked twice a second), and what then. They do not wait for each other.
         self.plans = [(self.reached(0.15), self.cut), (self.reached(0.35), self.kill), (self.reached(0.5), self.join)]
-
-    def enter(self, name: str) -> Optional[Callable[[], None]]:
-        # Baselines need no network, and have none of these names.
-        return self.weather.enter(name) if name in self.weather.names else None
-
-    def listen(self, name: str) -> str:
-        return f"/ip4/{self.weather.address(name)}/tcp/0"
 
     def first(self) -> int:
         return self.options.nodes - 1
@@ -99,8 +91,7 @@ class Chaos(Testnet):
 
     def meanwhile(self) -> bool:
         """Does what is due; whether something is still to come."""
-        if not self.weather.stands:
-            raise Died("the switch between the namespaces has ended; what it said is above")
+        super().meanwhile()
         for plan in list(self.plans):
             due, act = plan
             done = [node.name for node in self.nodes if node.exit_code is not None and not node.stopped_by_us]
@@ -113,22 +104,10 @@ class Chaos(Testnet):
 
     def run_swarm(self, split: data.Split) -> None:
         self.split = split
-        self.say(
-            f"Every link loses {100 * LOSS:.0f} % of its packets and holds the others back for "
-            f"{1000 * DELAY_SECONDS:.0f} ms +- {1000 * JITTER_SECONDS:.0f} ms."
-        )
         try:
             super().run_swarm(split)
         finally:
-            packets = self.weather.packets() if self.weather.stands else {}
-            report.write_json(self.folder / "chaos.json", {"events": self.events, "packets": packets})
-        self.table.leave()
-        if packets:
-            total = packets["passed"] + packets["lost"]
-            self.say(
-                f"\nOf {total:,} packets {100 * packets['lost'] / max(1, total):.1f} % were lost; {packets['cut']:,} more "
-                f"ended at the cut link, {packets['full']:,} at full queues."
-            )
+            report.write_json(self.folder / "chaos.json", {"events": self.events, "packets": self.packets})
         self.check_logs()
 
     def check_logs(self) -> None:
@@ -138,9 +117,3 @@ class Chaos(Testnet):
                 raise Died(f"{child.name} saw somebody sign two deltas for one round: see {child.log}")
         if "going on from round" not in self.node(3).log.read_text(errors="replace"):
             raise Died(f"node-3 did not go on from its disk: see {self.node(3).log}")
-
-    def run(self) -> int:
-        try:
-            return super().run()
-        finally:
-            self.weather.close()

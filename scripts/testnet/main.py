@@ -1,7 +1,7 @@
 """The command line: checks it, starts the run, and turns its end into an exit status.
 
 Exit status: 0 if all nodes agree, 1 if they do not or a process died, 2 for a wrong command line, 77 if --chaos
-was skipped because this machine gives no network namespaces, 130 after Ctrl-C or a termination signal (the report
+or --home-lines was skipped because this machine gives no network namespaces, 130 after Ctrl-C or a termination signal (the report
 is written then too).
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import List
 
 from testnet import weather
+from testnet.apart import Apart
 from testnet.chaos import Chaos
 from testnet.options import Options, UserError, parse_options
 from testnet.run import Testnet
@@ -25,7 +26,9 @@ SKIPPED = 77
 def opening(options: Options) -> str:
     """One sentence: what is going to happen."""
     text = f"{options.nodes} nodes, each a process with an identity and text of its own, now train one {options.model} model "
-    way = "in bad weather, each in a network namespace" if options.chaos else "over loopback"
+    way = "over loopback"
+    if options.chaos or options.home_lines:
+        way = f"{'in bad weather' if options.chaos else 'behind home lines'}, each in a network namespace"
     text += f"together for {options.rounds} rounds {way}, without a server"
     if options.baseline:
         text += ", and afterwards each alone for comparison"
@@ -38,21 +41,21 @@ def main(arguments: List[str]) -> int:
     try:
         options = parse_options(arguments[1:] if check else arguments)
         if check:
-            if options.chaos:
+            if options.chaos or options.home_lines:
                 # Better skipped before the build than after it.
-                weather.Weather(["probe"], 0).close()
+                weather.Weather(["probe"], weather.HOME, 0).close()
             print(opening(options), flush=True)
             return 0
         binary = os.environ.get("SWARM_BIN", "")
         if not os.access(binary, os.X_OK) or not Path(binary).is_file():
             raise UserError(f"SWARM_BIN is '{binary}', which is not a program; start scripts/testnet.sh instead")
-        kind = Chaos if options.chaos else Testnet
+        kind = Chaos if options.chaos else Apart if options.home_lines else Testnet
         testnet = kind(options, os.path.abspath(binary), sys.stdout)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, testnet.on_signal)
         return testnet.run()
     except weather.NotPermitted as why:
-        print(f"SKIPPED: --chaos needs network namespaces and TUN devices, and this machine gives none ({why})")
+        print(f"SKIPPED: --chaos and --home-lines need network namespaces and TUN devices, and this machine gives none ({why})")
         print("  run it as root, or where users may make user namespaces; it ran nothing and wrote nothing")
         return SKIPPED
     except UserError as error:

@@ -30,6 +30,7 @@ class Options:
     baseline: bool
     seed: int
     chaos: bool
+    home_lines: bool
 
 
 def cores() -> int:
@@ -73,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
         help="bad weather (Linux): every node in a network namespace of its own, links that lose 5 %% of all packets and "
         "hold the others back for 50 ms +- 20 ms; one link is cut for 30 s, one node is killed and comes back, one "
         "joins in the middle. Ends with status 77 and a word where namespaces are not permitted",
+    )
+    parse.add_argument(
+        "--home-lines",
+        action="store_true",
+        help="slow lines (Linux): every node in a network namespace of its own, with 20 Mbit/s to send, 50 ms to others and "
+        "back, and 1 %% of all packets lost. The report tells what share of its time each node trains",
     )
     parse.add_argument(
         "--model", choices=MODELS, default="nano", help="nano (1 M parameters, default), micro (10 M), small (100 M)"
@@ -131,5 +138,7 @@ def parse_options(arguments: List[str]) -> Options:
     nodes, rounds = (given.nodes or 6, given.rounds or 30) if given.chaos else (given.nodes or 4, given.rounds or 40)
     if given.chaos and (nodes < 4 or rounds < 20):
         raise UserError("--chaos needs --nodes 4 and --rounds 20 at least: fewer leave no time and nobody for all that happens")
+    if given.chaos and given.home_lines:
+        raise UserError("--chaos and --home-lines are two kinds of lines; choose one")
     out = Path(os.path.abspath(out))
-    return Options(nodes, rounds, given.model, data, out, given.baseline, given.seed, given.chaos)
+    return Options(nodes, rounds, given.model, data, out, given.baseline, given.seed, given.chaos, given.home_lines)

@@ -1,12 +1,12 @@
 """Bad weather: a network namespace for every node, and between them links that lose and delay packets.
 
     node-1 | swarm0 (TUN) ──┐
-    node-2 | swarm0 (TUN) ──┼── the switch, a process: every packet that leaves a node is lost (5 %) or
-    ...    |   ...        ──┘   held back (50 ms, 20 ms more or less), then handed to whom it is for
+    node-2 | swarm0 (TUN) ──┼── the switch, a process: every packet that leaves a node is lost or held back,
+    ...    |   ...        ──┘   as its `Line` says, then handed to whom it is for
 
 What `tc netem` does on a real bridge happens in the switch, one packet at a time, because many kernels come
 without netem: every packet is judged once, on the link of the node that sends it, so a question and its answer
-take 100 ms; packets overtake each other as they do with netem. A link that is cut passes nothing either way,
+take the delay twice; packets overtake each other as they do with netem. A link that is cut passes nothing either way,
 and nobody is told.
 
 The namespaces have no names. They belong to the processes in them and to the descriptors held here, so nothing
@@ -28,11 +28,8 @@ import socket
 import struct
 import sys
 import time
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-LOSS = 0.05
-DELAY_SECONDS = 0.050
-JITTER_SECONDS = 0.020
 # A link that holds more than this drops what comes next, as a router's queue does (netem's default limit).
 QUEUE_PACKETS = 1000
 # Private to the namespaces: nothing outside sees it.
@@ -45,6 +42,28 @@ PR_SET_PDEATHSIG = 1
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFMTU = 0x8913, 0x8914, 0x8916, 0x891C, 0x8922
 IFF_UP = 0x1
+
+
+class Line(NamedTuple):
+    """The line of every node."""
+
+    name: str
+    # Share of the packets sent that are lost.
+    loss: float
+    # One way; a packet takes so much more or less, each as likely.
+    delay_seconds: float
+    jitter_seconds: float
+    # Bits a second that a node can send; None for no limit.
+    upload: Optional[float] = None
+
+    def describe(self) -> str:
+        delay, jitter = 1000 * self.delay_seconds, 1000 * self.jitter_seconds
+        text = f"Every link loses {100 * self.loss:.0f} % of its packets and holds the others back for {delay:.0f} ms +- {jitter:.0f} ms"
+        return text + (f"; a node sends at most {self.upload / 1e6:.0f} Mbit/s." if self.upload else ".")
+
+
+BAD = Line("bad weather", 0.05, 0.050, 0.020)
+HOME = Line("home lines", 0.01, 0.025, 0.005, 20e6)
 
 
 class NotPermitted(Exception):
@@ -99,8 +118,11 @@ def _configure(address: str) -> int:
 class _Switch:
     """The process between the nodes."""
 
-    def __init__(self, links: Sequence[int], seed: int) -> None:
+    def __init__(self, links: Sequence[int], line: Line, seed: int) -> None:
         self.links = links
+        self.line = line
+        # Until when each link is busy with what has been handed to it.
+        self.busy = [0.0] * len(links)
         self.random = random.Random(seed)
         self.cut = [False] * len(links)
         self.held = [0] * len(links)
@@ -118,12 +140,17 @@ class _Switch:
             return
         if self.cut[source] or self.cut[target]:
             self.count["cut"] += 1
-        elif self.random.random() < LOSS:
+        elif self.random.random() < self.line.loss:
             self.count["lost"] += 1
         elif self.held[source] >= QUEUE_PACKETS:
             self.count["full"] += 1
         else:
-            due = time.monotonic() + DELAY_SECONDS + self.random.uniform(-JITTER_SECONDS, JITTER_SECONDS)
+            sent = max(time.monotonic(), self.busy[source])
+            if self.line.upload:
+                sent += 8 * len(packet) / self.line.upload
+            self.busy[source] = sent
+            jitter = self.random.uniform(-self.line.jitter_seconds, self.line.jitter_seconds)
+            due = sent + self.line.delay_seconds + jitter
             self.sequence += 1
             self.held[source] += 1
             heapq.heappush(self.queue, (due, self.sequence, source, target, packet))
@@ -176,7 +203,7 @@ class _Switch:
 class Weather:
     """Namespaces for `names`, connected by links that lose and delay; raises NotPermitted where that may not be."""
 
-    def __init__(self, names: Sequence[str], seed: int) -> None:
+    def __init__(self, names: Sequence[str], line: Line, seed: int) -> None:
         if not sys.platform.startswith("linux"):
             raise NotPermitted("only Linux has network namespaces")
         self.names = list(names)
@@ -194,9 +221,9 @@ class Weather:
             os.close(outside)
         except OSError as error:
             raise NotPermitted(f"{error.filename or 'a network device'}: {error.strerror}") from error
-        self._start_switch(links, seed)
+        self._start_switch(links, line, seed)
 
-    def _start_switch(self, links: List[int], seed: int) -> None:
+    def _start_switch(self, links: List[int], line: Line, seed: int) -> None:
         orders, self._orders = os.pipe()
         self._answers, answers = os.pipe()
         parent = os.getpid()
@@ -210,7 +237,7 @@ class Weather:
                 _libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
                 os.close(self._orders)
                 if os.getppid() == parent:
-                    _Switch(links, seed).run(orders, answers)
+                    _Switch(links, line, seed).run(orders, answers)
                 code = 0
             except BaseException as error:  # A forked process must never return into the parent's code.
                 print(f"the switch between the namespaces failed: {error!r}", file=sys.stderr, flush=True)

@@ -86,7 +86,9 @@ impl Node {
                 Action::Extract { round, k } => {
                     self.record(round);
                     if self.may_sign(round) {
-                        self.order(Order::Extract { round, k })?;
+                        // While the delta travels and the others' arrive, training goes on; not after the last.
+                        let ahead = self.target != Some(round + 1);
+                        self.order(Order::Extract { round, k, ahead })?;
                     } else {
                         // Nothing to send: the core goes on without signing, the residual keeps it all.
                         let (body, tokens) = (Vec::new(), 0);

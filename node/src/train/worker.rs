@@ -10,6 +10,12 @@
 //!
 //! What folding and extracting are, [`super::member`] says. Orders are taken between two steps only, so a
 //! step is the longest time that anything waits for.
+//!
+//! # Going ahead
+//! A delta is extracted, and then its author waits a little for those of the others. The trainer does not: it
+//! begins with the steps of the next round. In that time the model stands where its own training has brought
+//! it, and C does not yet have what has just been extracted, so folding waits for the round to start: a C
+//! without it would take it from the model.
 
 use std::sync::Arc;
 #[cfg(test)]
@@ -101,6 +107,8 @@ struct Worker {
     progress: SharedProgress,
     newest: NewestC,
     round: Option<Round>,
+    /// A first round has been started, and the last one not extracted.
+    takes_part: bool,
     /// Tokens and first and last loss since the last delta.
     tokens: u64,
     losses: Option<(f64, f64)>,
@@ -113,6 +121,8 @@ struct Round {
     rate: f64,
     steps: u32,
     loss_sum: f64,
+    /// The core has not started it yet.
+    ahead: bool,
 }
 
 impl Worker {
@@ -142,6 +152,7 @@ impl Worker {
             progress,
             newest,
             round: None,
+            takes_part: false,
             tokens: 0,
             losses: None,
             setup,
@@ -150,7 +161,7 @@ impl Worker {
 
     fn run(&mut self, orders: &Receiver<Order>) -> Result<()> {
         loop {
-            let order = if self.round.is_some() {
+            let order = if self.has_steps_to_take() {
                 match orders.try_recv() {
                     Ok(order) => Some(order),
                     Err(TryRecvError::Empty) => None,
@@ -159,20 +170,46 @@ impl Worker {
             } else {
                 let idle = Instant::now();
                 let order = orders.recv_timeout(IDLE_CHECK);
-                self.progress.update(|progress| progress.waiting += idle.elapsed());
+                if self.takes_part {
+                    self.progress.update(|progress| progress.waiting += idle.elapsed());
+                }
                 match order {
                     Ok(order) => Some(order),
                     Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
             };
-            self.fold()?;
+            // A step ahead is no place to fold; whatever somebody asks for is about the newest C.
+            if order.is_some() || !self.is_ahead() {
+                self.fold()?;
+            }
             match order {
                 Some(Order::Stop) => return Ok(()),
                 Some(order) => self.obey(order)?,
                 None => self.step()?,
             }
         }
+    }
+
+    fn is_ahead(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| round.ahead)
+    }
+
+    fn has_steps_to_take(&self) -> bool {
+        let enough = |round: &Round| round.ahead && self.is_complete(round);
+        self.round.as_ref().is_some_and(|round| !enough(round))
+    }
+
+    /// Whether a round has its steps, or its time is over.
+    fn is_complete(&self, round: &Round) -> bool {
+        let rules = &self.setup.genesis;
+        round.steps >= rules.training.steps
+            || round.began.elapsed() >= Duration::from_millis(rules.rounds.round_ms.into())
+    }
+
+    fn begin(&self, round: u64, ahead: bool) -> Round {
+        let rate = self.setup.genesis.training.rate(round);
+        Round { began: Instant::now(), rate, steps: 0, loss_sum: 0.0, ahead }
     }
 
     fn tell(&self, told: Told) -> Result<()> {
@@ -183,13 +220,23 @@ impl Worker {
         let began = Instant::now();
         match order {
             Order::Start { round } => {
-                let rate = self.setup.genesis.training.rate(round);
-                self.round = Some(Round { began, rate, steps: 0, loss_sum: 0.0 });
+                self.takes_part = true;
+                let fresh = self.begin(round, false);
+                let round = match self.round.take() {
+                    Some(begun) if begun.ahead => Round { rate: fresh.rate, ahead: false, ..begun },
+                    _ => fresh,
+                };
+                if round.steps > 0 && self.is_complete(&round) {
+                    return self.tell(Told::Trained);
+                }
+                self.round = Some(round);
             }
-            Order::Extract { round, k } => {
+            Order::Extract { round, k, ahead } => {
                 self.round = None;
                 let (extracted, coefficients) = self.extract(round, k)?;
                 self.progress.update(|progress| progress.optimizing += began.elapsed());
+                self.takes_part = ahead;
+                self.round = ahead.then(|| self.begin(round + 1, true));
                 return self.tell(Told::Extracted(extracted, coefficients));
             }
             Order::Return(body) => {
@@ -232,7 +279,7 @@ impl Worker {
     }
 
     fn step(&mut self) -> Result<()> {
-        let Some(round) = &mut self.round else { return Ok(()) };
+        let Some(mut round) = self.round.take() else { return Ok(()) };
         let began = Instant::now();
         let report = self.member.learner.step(round.rate)?;
         round.steps += 1;
@@ -245,10 +292,8 @@ impl Worker {
             self.losses = Some((before, report.loss));
         }
         let mean = round.loss_sum / f64::from(round.steps);
-        let rules = &self.setup.genesis;
         let learner = &self.member.learner;
-        let done = round.steps >= rules.training.steps
-            || round.began.elapsed() >= Duration::from_millis(rules.rounds.round_ms.into());
+        let done = !round.ahead && self.is_complete(&round);
         self.progress.update(|progress| {
             progress.training += began.elapsed();
             if report.skipped.is_none() {
@@ -262,9 +307,9 @@ impl Worker {
             }
         });
         if done {
-            self.round = None;
-            self.tell(Told::Trained)?;
+            return self.tell(Told::Trained);
         }
+        self.round = Some(round);
         Ok(())
     }
 

@@ -4,12 +4,13 @@ import json
 import signal
 import subprocess
 import sys
+import time
 import unittest
 from pathlib import Path
 
 from testnet.options import ROOT
 from testnet.tests.running import RunCase, runs
-from testnet.weather import DELAY_SECONDS, JITTER_SECONDS
+from testnet.weather import BAD, HOME, _Switch
 
 
 def permitted():
@@ -47,9 +48,9 @@ for _ in range(50):
 
 LINKS = """
 import json, subprocess, sys
-from testnet.weather import Weather
+from testnet import weather as testnet_weather
 receive, send, end = sys.argv[1:]
-weather = Weather(["a", "b"], 7)
+weather = testnet_weather.Weather(["a", "b"], testnet_weather.BAD, 7)
 def start(name, *arguments):
     command = [sys.executable, "-c", *arguments]
     return subprocess.Popen(command, preexec_fn=weather.enter(name), stdout=subprocess.PIPE, text=True)
@@ -84,10 +85,28 @@ class Links(unittest.TestCase):
         self.assertGreaterEqual(len(delays), 800)
         self.assertLessEqual(len(delays), 1000 - packets["lost"])
         # A loaded machine adds to the delay, so only its lower end is exact.
-        self.assertGreaterEqual(min(delays), DELAY_SECONDS - JITTER_SECONDS)
+        self.assertGreaterEqual(min(delays), BAD.delay_seconds - BAD.jitter_seconds)
         middle = sorted(delays)[len(delays) // 2]
-        self.assertLess(middle, 10 * DELAY_SECONDS)
+        self.assertLess(middle, 10 * BAD.delay_seconds)
         self.assertNotEqual(delays, sorted(delays))
+
+
+class Upload(unittest.TestCase):
+    def test_a_line_sends_no_faster_than_it_can(self):
+        switch = _Switch([0, 1], HOME, 3)
+        packet = bytearray(1000)
+        packet[0], packet[16:20] = 0x45, bytes([10, 77, 0, 2])
+        began = time.monotonic()
+        for _ in range(400):
+            switch.take(0, bytes(packet))
+        due = sorted(entry[0] for entry in switch.queue)
+        self.assertGreaterEqual(len(due), 380)
+        each = 8 * len(packet) / HOME.upload
+        earliest = began + HOME.delay_seconds - HOME.jitter_seconds
+        for number, at in enumerate(due, 1):
+            self.assertGreaterEqual(at, earliest + number * each)
+        latest = time.monotonic() + HOME.delay_seconds + HOME.jitter_seconds
+        self.assertLessEqual(due[-1], latest + len(due) * each)
 
 
 @unittest.skipUnless(permitted(), "this machine gives no network namespaces")
@@ -115,7 +134,22 @@ class ChaosRuns(RunCase):
             self.assertFalse(runs(child), "the switch, too, is gone")
 
 
+@unittest.skipUnless(permitted(), "this machine gives no network namespaces")
+class HomeLines(RunCase):
+    def test_nodes_behind_home_lines_agree(self):
+        code, output = self.run_it("--home-lines", "--nodes", "2", "--rounds", "2")
+        self.assertEqual(code, 0, output)
+        self.assertIn("a node sends at most 20 Mbit/s", output)
+        self.assertIn("packets", output)
+        self.assert_nothing_runs()
+
+
 class Options(RunCase):
+    def test_one_kind_of_lines(self):
+        code, output = self.run_it("--chaos", "--home-lines")
+        self.assertEqual(code, 2, output)
+        self.assertIn("choose one", output)
+
     def test_too_few_for_all_that_happens(self):
         for arguments in (["--nodes", "3"], ["--rounds", "19"]):
             code, output = self.run_it("--chaos", *arguments)

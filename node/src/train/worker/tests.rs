@@ -65,7 +65,7 @@ impl Bench {
     fn round(&self, trainer: &mut Trainer, round: u64) -> SparseDelta {
         trainer.orders.send(Order::Start { round }).unwrap();
         assert!(matches!(trainer.told.blocking_recv().unwrap(), Told::Trained));
-        trainer.orders.send(Order::Extract { round, k: 256 }).unwrap();
+        trainer.orders.send(Order::Extract { round, k: 256, ahead: false }).unwrap();
         let Told::Extracted(extracted, coefficients) = trainer.told.blocking_recv().unwrap() else {
             panic!()
         };
@@ -108,6 +108,39 @@ fn what_is_sent_and_what_is_kept_add_up() {
     }
     trainer.orders.send(Order::Stop).unwrap();
     assert!(trainer.told.blocking_recv().is_none());
+}
+
+/// Steps ahead are the next round's: it takes so many fewer when it starts, and no C without the delta that has
+/// just been extracted is folded before.
+#[test]
+fn steps_ahead_count_and_nothing_is_folded_before_the_round_starts() {
+    let bench = Bench::new();
+    let mut trainer = bench.spawn(None);
+    let mut c = bench.c.clone();
+    trainer.newest.put(c.clone(), bench.all());
+    trainer.orders.send(Order::Start { round: 0 }).unwrap();
+    assert!(matches!(trainer.told.blocking_recv().unwrap(), Told::Trained));
+    trainer.orders.send(Order::Extract { round: 0, k: 256, ahead: true }).unwrap();
+    let Told::Extracted(first, _) = trainer.told.blocking_recv().unwrap() else { panic!() };
+    assert_eq!(first.tokens, 3 * 2 * 16);
+    // An older round changes C while this one's deltas are on their way.
+    trainer.newest.put(c.clone(), bench.all());
+    // All three steps of the next round, and not one more.
+    let trained = |trainer: &Trainer| trainer.progress.get().tokens;
+    while trained(&trainer) < 2 * 3 * 2 * 16 {
+        std::thread::yield_now();
+    }
+    assert!(trainer.newest.take().is_some(), "nobody has folded it");
+    let delta = packing::decode(&bench.layout, &bench.genesis.rule, &first.body).unwrap();
+    let touched = bench.fold(&mut c, &delta);
+    trainer.newest.put(c, touched);
+    trainer.orders.send(Order::Start { round: 1 }).unwrap();
+    assert!(matches!(trainer.told.blocking_recv().unwrap(), Told::Trained));
+    assert!(trainer.newest.take().is_none(), "folded when the round started");
+    trainer.orders.send(Order::Extract { round: 1, k: 256, ahead: false }).unwrap();
+    let Told::Extracted(second, _) = trainer.told.blocking_recv().unwrap() else { panic!() };
+    assert_eq!((second.round, second.tokens), (1, 3 * 2 * 16));
+    assert_eq!(trained(&trainer), 2 * 3 * 2 * 16);
 }
 
 /// A fold between two steps moves the model but is not taken for something learned here.
