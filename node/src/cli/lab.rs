@@ -147,6 +147,10 @@ struct SettingsFlags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     demo_decay: Option<f64>,
+    /// Steps of the next round that a learner takes before it folds a round's deltas [default: 0].
+    #[arg(long, value_name = "STEPS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overlap: Option<u32>,
     /// Share of deltas that come late, for each receiver [default: 0].
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -112,6 +112,8 @@ pub(crate) struct Settings {
     pub(crate) steps: u32,
     /// H at the end of the run; it changes linearly. 0: as at the start.
     pub(crate) steps_end: u32,
+    /// Steps of the next round that are taken before a round's deltas are folded, as by a node that does not wait.
+    pub(crate) overlap: u32,
     pub(crate) tile: u32,
     pub(crate) k: u32,
     /// k at the end of the run; it changes linearly. 0: as at the start.
@@ -163,6 +165,7 @@ impl Default for Settings {
             batch: training.batch,
             steps: training.steps,
             steps_end: 0,
+            overlap: 0,
             tile: rule.tile,
             k: rule.k,
             k_end: 0,
@@ -208,6 +211,7 @@ impl Settings {
         within("learners", settings.learners.into(), 1.0, 256.0)?;
         within("tokens", settings.tokens as f64, 1.0, 1e15)?;
         within("steps-end", settings.steps_end.into(), 0.0, 100_000.0)?;
+        within("overlap", settings.overlap.into(), 0.0, 100_000.0)?;
         within("k-end", settings.k_end.into(), 0.0, f64::from(settings.tile * settings.tile))?;
         within("outer-learning-rate", settings.outer_learning_rate, 1e-6, 100.0)?;
         within("outer-momentum", settings.outer_momentum, 0.0, 0.9999)?;
@@ -223,8 +227,8 @@ impl Settings {
         settings.stragglers.iter().try_for_each(|&share| within("stragglers", share, 0.0, 1.0))?;
         if settings.method != Method::Swarm {
             let weather = settings.late > 0.0 || settings.lost > 0.0 || settings.attackers > 0;
-            let weather = weather || settings.cut_off > 0;
-            ensure!(!weather, "late, lost, cut-off and attackers are for the method swarm alone");
+            let weather = weather || settings.cut_off > 0 || settings.overlap > 0;
+            ensure!(!weather, "overlap, late, lost, cut-off and attackers are for the method swarm alone");
         }
         Ok(settings)
     }

@@ -197,15 +197,28 @@ impl Team for Swarm {
         let (mut done, mut losses) = (Done::default(), Mean::default());
         let (mut residual, mut moved) = (Mean::default(), Mean::default());
         let (mut bodies, mut deltas) = (Vec::new(), Vec::new());
-        for author in 0..self.members.len() {
-            let steps = managed(&self.settings, author, orders.steps);
-            let member = &mut self.members[author];
+        let all: Vec<u32> =
+            (0..self.members.len()).map(|author| managed(&self.settings, author, orders.steps)).collect();
+        let mut train = |member: &mut Member, steps: u32| -> Result<()> {
             for _ in 0..steps {
                 let report = member.learner.step(orders.rate)?;
                 warn(report.skipped.as_deref());
                 losses.add(report.loss);
                 done.tokens += report.tokens;
             }
+            Ok(())
+        };
+        // What a learner trains while the last round's deltas are still on their way.
+        let overlap = self.settings.overlap;
+        for (member, steps) in self.members.iter_mut().zip(&all) {
+            train(member, overlap.min(*steps))?;
+        }
+        if let (1.., Some(before)) = (overlap, orders.round.checked_sub(1)) {
+            self.deliver(before)?;
+        }
+        for (author, steps) in all.into_iter().enumerate() {
+            let member = &mut self.members[author];
+            train(member, steps - overlap.min(steps))?;
             moved.add(member.take_up()?);
             let delta = member.extract(orders.k as usize, self.genesis.rule.max_exponent)?;
             residual.add(member.residual().norm());
@@ -217,7 +230,9 @@ impl Team for Swarm {
         }
         let folded = vec![Vec::new(); self.members.len()];
         self.open.insert(orders.round, Open { bodies, deltas, folded });
-        self.deliver(orders.round)?;
+        if overlap == 0 {
+            self.deliver(orders.round)?;
+        }
         done.bytes /= self.members.len() as f64;
         done.loss = losses.get();
         (done.residual_norm, done.displacement_norm) = (residual.get(), moved.get());
