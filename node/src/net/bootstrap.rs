@@ -71,11 +71,21 @@ impl Bootstrap {
     }
 
     /// The addresses to dial now. Each must be followed by [`Self::dialing`]. An address whose peer is
-    /// connected already (by `is_connected`) counts as joined and is not named.
-    pub(super) fn due(&mut self, now: Instant, is_connected: impl Fn(&PeerId) -> bool) -> Vec<Multiaddr> {
+    /// connected already (by `is_connected`) counts as joined and is not named; one whose peer is banned is put off
+    /// until the end of that (`banned_until`).
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        is_connected: impl Fn(&PeerId) -> bool,
+        banned_until: impl Fn(&PeerId) -> Option<Instant>,
+    ) -> Vec<Multiaddr> {
         let mut due = Vec::new();
         for entry in &mut self.entries {
             if !matches!(entry.state, State::Due(at) if at <= now) {
+                continue;
+            }
+            if let Some(until) = entry.peer.and_then(|peer| banned_until(&peer)) {
+                entry.state = State::Due(until);
                 continue;
             }
             match entry.peer.filter(&is_connected) {
@@ -181,13 +191,13 @@ mod tests {
         let (mut bootstrap, address, mut now) = one("/ip4/10.0.0.1/tcp/1");
         let mut pauses = Vec::new();
         for attempt in 0..9 {
-            assert_eq!(bootstrap.due(now, |_| false), std::slice::from_ref(&address));
+            assert_eq!(bootstrap.due(now, |_| false, |_| None), std::slice::from_ref(&address));
             bootstrap.dialing(&address, id(attempt));
-            assert!(bootstrap.due(now, |_| false).is_empty(), "not dialled twice at once");
+            assert!(bootstrap.due(now, |_| false, |_| None).is_empty(), "not dialled twice at once");
             assert!(bootstrap.failed(id(99), now, NEVER_MIND).is_empty(), "another dial's failure");
             let failure = bootstrap.failed(id(attempt), now, NEVER_MIND).pop().unwrap();
             pauses.push(failure.retry_in.as_secs());
-            assert!(bootstrap.due(now + failure.retry_in / 2, |_| false).is_empty());
+            assert!(bootstrap.due(now + failure.retry_in / 2, |_| false, |_| None).is_empty());
             now += failure.retry_in;
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
@@ -223,8 +233,20 @@ mod tests {
     fn a_peer_connected_otherwise_is_not_dialled() {
         let peer = PeerId::random();
         let (mut bootstrap, address, now) = one(&format!("/ip4/10.0.0.1/tcp/1/p2p/{peer}"));
-        assert!(bootstrap.due(now, |connected| *connected == peer).is_empty());
+        assert!(bootstrap.due(now, |connected| *connected == peer, |_| None).is_empty());
         assert_eq!(bootstrap.confirmed(&peer), [address]);
+    }
+
+    #[test]
+    fn a_banned_peer_is_dialled_when_the_ban_ends() {
+        let peer = PeerId::random();
+        let (mut bootstrap, address, now) = one(&format!("/ip4/10.0.0.1/tcp/1/p2p/{peer}"));
+        let end = now + Duration::from_secs(600);
+        let banned = |at: Instant| move |who: &PeerId| (*who == peer && at < end).then_some(end);
+        for at in [now, now + Duration::from_secs(599), end] {
+            let due = bootstrap.due(at, |_| false, banned(at));
+            assert_eq!(due.contains(&address), at == end);
+        }
     }
 
     #[test]
@@ -234,9 +256,9 @@ mod tests {
         let named: Multiaddr = format!("/ip4/10.0.0.1/tcp/1/p2p/{local}").parse().unwrap();
         let reached: Multiaddr = "/ip4/10.0.0.1/tcp/3".parse().unwrap();
         let mut bootstrap = Bootstrap::new(vec![named, reached.clone()], &local, now);
-        assert_eq!(bootstrap.due(now, |_| false), std::slice::from_ref(&reached));
+        assert_eq!(bootstrap.due(now, |_| false, |_| None), std::slice::from_ref(&reached));
         bootstrap.dialing(&reached, id(1));
         bootstrap.dialed_self(id(1));
-        assert!(bootstrap.due(now + Duration::from_secs(3600), |_| false).is_empty());
+        assert!(bootstrap.due(now + Duration::from_secs(3600), |_| false, |_| None).is_empty());
     }
 }

@@ -170,8 +170,9 @@ impl Service {
 
     /// Dials the bootstrap addresses that are due.
     pub(super) fn dial_bootstrap(&mut self, now: Instant) {
-        let peers = &self.peers;
-        for address in self.bootstrap.due(now, |peer| peers.standing(peer) == Some(Standing::Member)) {
+        let (peers, bans) = (&self.peers, &self.bans);
+        let is_member = |peer: &PeerId| peers.standing(peer) == Some(Standing::Member);
+        for address in self.bootstrap.due(now, is_member, |peer| bans.get(peer).copied()) {
             let dial = DialOpts::unknown_peer_id().address(address.clone()).allocate_new_port().build();
             let connection = dial.connection_id();
             self.bootstrap.dialing(&address, connection);
