@@ -14,8 +14,6 @@ use crate::train;
 const WORD: u64 = 4;
 /// C as the core has it, and as the trainer has it until it takes up the newest: a change of one copies it.
 const SHARED: u64 = 2;
-/// What the trainer hands over for a snapshot: R and the optimizer's moments.
-const HANDED_OVER: u64 = 1 + train::size::MOMENTS;
 
 /// Rounds whose deltas are there.
 fn held_rounds(genesis: &Genesis, scene: &Scene) -> u64 {
@@ -36,12 +34,12 @@ pub(super) fn memory(genesis: &Genesis, scene: &Scene, speed: &Speed, sample: &S
     let mut sheet = Sheet::new("memory, at its peak", parameters);
     sheet.add("model parameters", vectors(1));
     sheet.add("gradient, and what it is made with", vectors(model::size::GRADIENT_VECTORS));
-    sheet.add(format!("moments of {} (m, v)", training.optimizer.name()), vectors(train::size::MOMENTS));
+    sheet.add(format!("moments of {} (m, v)", training.optimizer.name()), moments(genesis));
     sheet.add("residual R", vectors(1));
     sheet.add("parameters before and after training", vectors(train::size::DISPLACEMENT));
     sheet.add("C, the core's and the trainer's", vectors(SHARED));
     sheet.add(format!("the last {KEPT} checkpoints"), vectors(KEPT as u64));
-    sheet.add("for a snapshot: settled C, R, m, v", vectors(1 + HANDED_OVER));
+    sheet.add("for a snapshot: settled C, R, m, v", snapshot_vectors(genesis));
     let tokens = u64::from(training.batch) * u64::from(arch.context);
     // In bf16, inputs and weights of products are kept a second time, at half the size.
     let kept = WORD * tokens * model::size::kept_a_token(arch, scene.device);
@@ -63,7 +61,7 @@ pub(super) fn disk(genesis: &Genesis, scene: &Scene, sample: &Sample, round: &Ro
     let parameters = genesis.model.parameter_count();
     let window = u64::from(genesis.rounds.window);
     let mut sheet = Sheet::new("disk, at its peak", parameters);
-    let vectors = snapshot_vectors(parameters);
+    let vectors = snapshot_vectors(genesis);
     let log = snapshot_log(genesis, scene, sample);
     sheet.add("snapshot: settled C, R, m, v", vectors);
     sheet.add(format!("snapshot: deltas of {} rounds", held_rounds(genesis, scene)), log);
@@ -88,9 +86,14 @@ pub(super) fn disk(genesis: &Genesis, scene: &Scene, sample: &Sample, round: &Ro
     sheet
 }
 
-/// The part of a snapshot that is as long as the parameters, in bytes.
-pub(super) fn snapshot_vectors(parameters: u64) -> u64 {
-    (1 + HANDED_OVER) * WORD * parameters
+/// The optimizer's moments, in bytes.
+fn moments(genesis: &Genesis) -> u64 {
+    WORD * train::size::moments(&genesis.model, genesis.training.optimizer)
+}
+
+/// The part of a snapshot that grows with the parameters, in bytes: settled C, R and the moments.
+pub(super) fn snapshot_vectors(genesis: &Genesis) -> u64 {
+    2 * WORD * genesis.model.parameter_count() + moments(genesis)
 }
 
 /// The deltas in a snapshot, in bytes.

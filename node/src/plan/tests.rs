@@ -112,13 +112,15 @@ fn deltas_and_snapshots_are_as_large_as_planned() {
     let scene = Scene { rounds: 5, ..SCENE };
     core.deltas = vec![(signed, body); 5 * 4];
     let parameters = genesis.model.parameter_count();
-    let vector = || vec![0.5; parameters as usize];
-    let (residual, m, v) = (vector(), vector(), vector());
+    let vector = |count: u64| vec![0.5; count as usize];
+    let seconds = crate::train::size::by_adamw(&genesis.model, genesis.training.optimizer);
+    assert!(seconds > 0 && seconds < parameters / 4, "Muon has none of its own");
+    let (residual, m, v) = (vector(parameters), vector(parameters), vector(seconds));
     let trainer = Some(TrainerState { residual, step: 1, m, v, sampler_seed: 0, sampler_drawn: 0 });
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("snapshot");
     crate::store::snapshot::write(&path, &NodeSnapshot { core, totals: Totals::default(), trainer }).unwrap();
     let length = std::fs::metadata(&path).unwrap().len();
-    let planned = memory::snapshot_vectors(parameters) + memory::snapshot_log(&genesis, &scene, &sample);
+    let planned = memory::snapshot_vectors(&genesis) + memory::snapshot_log(&genesis, &scene, &sample);
     assert!(length.abs_diff(planned) < planned / 100, "{length} written, {planned} planned");
 }

@@ -1,18 +1,19 @@
 //! A node's snapshot on disk.
 //!
 //! ```text
-//! "swarm snapshot 2\n"
+//! "swarm snapshot 3\n"
 //! length u32 | Position (bincode)
 //! C after the settled rounds: one i32 a parameter, little-endian
 //! count u32  | count times: length u32 | signed header and body, as they are gossiped
 //! 0 or 1     | if 1, between two histories: C in the one that was given up, own deltas in it:
 //!              length u32 | round u64, id, each (bincode)
 //! totals (bincode, fixed size)
-//! 0 or 1     | if 1: optimizer step u64, sampler seed u64, sampler draws u64, then R, m, v: f32 each
+//! 0 or 1     | if 1: optimizer step u64, sampler seed u64, sampler draws u64, then R, m: f32 each,
+//!              length of v u64, v: f32 each
 //! BLAKE3 of all of this
 //! ```
 //!
-//! The number of parameters comes from the genesis, never from the file.
+//! The number of parameters comes from the genesis, never from the file; `v` is no longer than that.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -29,7 +30,7 @@ use swarm_protocol::wire::Gossip;
 use super::file::{self, Damaged};
 use crate::trainer::TrainerState;
 
-const MAGIC: &[u8] = b"swarm snapshot 2\n";
+const MAGIC: &[u8] = b"swarm snapshot 3\n";
 /// A position holds a few thousand digests and proofs at most.
 const MAX_POSITION: u32 = 64 << 20;
 /// One delta: as large as a body can be.
@@ -85,13 +86,18 @@ pub(crate) fn write(path: &Path, snapshot: &NodeSnapshot) -> Result<()> {
         for number in [trainer.step, trainer.sampler_seed, trainer.sampler_drawn] {
             out.write_all(&number.to_le_bytes())?;
         }
-        for vector in [&trainer.residual, &trainer.m, &trainer.v] {
-            for block in vector.chunks(4096) {
-                out.write_all(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
-            }
-        }
-        Ok(())
+        floats(out, &trainer.residual)?;
+        floats(out, &trainer.m)?;
+        out.write_all(&(trainer.v.len() as u64).to_le_bytes())?;
+        floats(out, &trainer.v)
     })
+}
+
+fn floats(out: &mut dyn Write, values: &[f32]) -> io::Result<()> {
+    for values in values.chunks(4096) {
+        out.write_all(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+    }
+    Ok(())
 }
 
 /// Coefficients as little-endian integers.
@@ -163,8 +169,13 @@ fn parse(reader: &mut impl Read, genesis: &Genesis) -> Result<NodeSnapshot> {
     let trainer = if has_trainer == 1 {
         let [step, sampler_seed, sampler_drawn] =
             [array(reader)?, array(reader)?, array(reader)?].map(u64::from_le_bytes);
-        let mut vector = || words(reader, parameters, f32::from_le_bytes);
-        let (residual, m, v) = (vector()?, vector()?, vector()?);
+        let residual = words(reader, parameters, f32::from_le_bytes)?;
+        let m = words(reader, parameters, f32::from_le_bytes)?;
+        let count = usize::try_from(u64::from_le_bytes(array(reader)?)).unwrap_or(usize::MAX);
+        if count > parameters {
+            bail!("it claims {count} second moments for {parameters} parameters");
+        }
+        let v = words(reader, count, f32::from_le_bytes)?;
         Some(TrainerState { residual, step, m, v, sampler_seed, sampler_drawn })
     } else {
         None
@@ -228,7 +239,8 @@ mod tests {
             residual: vector(0.5),
             step: 7,
             m: vector(-1.0),
-            v: vector(2.0),
+            // Of some parameters only.
+            v: vector(2.0).split_off(n / 2),
             sampler_seed: 3,
             sampler_drawn: 99,
         };

@@ -3,7 +3,7 @@
 //! One flat vector of parameters, one of first moments `m`, one of second moments `v`. Under **AdamW**
 //! (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2) all parameters are updated by its rule; under
 //! **Muon** the hidden matrices are by the rule of [`super::muon`], which uses `m` alone, and the rest by
-//! AdamW. With gradient `g` (clipped), step number `t` from 1, learning rate `lr`, AdamW's rule is:
+//! AdamW. `v` holds only what AdamW updates: with Muon, a small part of the parameters. With gradient `g` (clipped), step number `t` from 1, learning rate `lr`, AdamW's rule is:
 //!
 //! ```text
 //!     p = p - lr * weight_decay * p                 2-D parameters only; gains of normalisations are spared
@@ -69,7 +69,7 @@ pub(crate) struct InnerState {
     pub(crate) step: u64,
     /// Decayed mean of the gradients, in layout order.
     pub(crate) m: Vec<f32>,
-    /// Decayed mean of the squared gradients, in layout order.
+    /// Decayed mean of the squared gradients of the parameters that AdamW updates, in layout order.
     pub(crate) v: Vec<f32>,
 }
 
@@ -90,8 +90,9 @@ pub(crate) enum Outcome {
 pub(crate) struct Inner {
     config: InnerConfig,
     step: u64,
-    /// f32 `[parameter_count]` each.
+    /// f32 `[parameter_count]`.
     m: Tensor,
+    /// f32, one run of `adamw` after another.
     v: Tensor,
     /// The runs of neighbouring 2-D parameters that AdamW updates.
     decayed: Vec<Run>,
@@ -122,9 +123,6 @@ fn runs(layout: &[Parameter], chosen: impl Fn(&Parameter) -> bool) -> Vec<Run> {
 }
 
 impl Inner {
-    /// Vectors that it holds, f32 and as long as the parameters: `m` and `v`.
-    pub(crate) const VECTORS: u64 = 2;
-
     /// An optimizer that has taken no step, for parameters with this layout.
     ///
     /// # Errors
@@ -147,8 +145,9 @@ impl Inner {
         let adamw = runs(layout, |parameter| !is_muons(parameter));
         let muon = layout.iter().any(is_muons).then(|| Muon::new(layout));
         let count = layout.iter().map(parameter_length).sum::<usize>() as i64;
-        let zeros = || Tensor::f_zeros([count], (Kind::Float, device));
-        Ok(Self { config, step: 0, m: zeros()?, v: zeros()?, decayed, adamw, muon })
+        let by_adamw = adamw.iter().map(|(_, length)| length).sum::<i64>();
+        let zeros = |count: i64| Tensor::f_zeros([count], (Kind::Float, device));
+        Ok(Self { config, step: 0, m: zeros(count)?, v: zeros(by_adamw)?, decayed, adamw, muon })
     }
 
     /// Steps taken.
@@ -192,8 +191,11 @@ impl Inner {
             }
         }
         self.step += 1;
+        let mut squares = 0;
         for &run in &self.adamw {
-            self.adamw(parameters, gradient, run, adamw_lr)?;
+            let v = self.v.f_narrow(0, squares, run.1)?;
+            squares += run.1;
+            self.adamw(parameters, gradient, v, run, adamw_lr)?;
         }
         if let Some(muon) = &self.muon {
             let rates = Rates { lr, weight_decay };
@@ -202,11 +204,18 @@ impl Inner {
         Ok(())
     }
 
-    /// AdamW's rule for a part of the vector, weight decay apart.
-    fn adamw(&self, parameters: &Tensor, gradient: &Tensor, run: Run, lr: f64) -> Result<(), TchError> {
+    /// AdamW's rule for a part of the vector, whose second moments are `v`; weight decay apart.
+    fn adamw(
+        &self,
+        parameters: &Tensor,
+        gradient: &Tensor,
+        mut v: Tensor,
+        run: Run,
+        lr: f64,
+    ) -> Result<(), TchError> {
         let InnerConfig { beta1, beta2, eps, .. } = self.config;
         let part = |whole: &Tensor| whole.f_narrow(0, run.0, run.1);
-        let (mut gradient, mut m, mut v) = (part(gradient)?, part(&self.m)?, part(&self.v)?);
+        let (mut gradient, mut m) = (part(gradient)?, part(&self.m)?);
         let exponent = i32::try_from(self.step).unwrap_or(i32::MAX);
         let (correction1, correction2) = (1.0 - beta1.powi(exponent), 1.0 - beta2.powi(exponent));
         let _ = m.f_lerp_(&gradient, 1.0 - beta1)?;

@@ -5,14 +5,12 @@ use swarm_protocol::architecture::{Architecture, Parameter};
 use swarm_protocol::genesis::InnerOptimizer;
 use tch::Device;
 
-use super::inner::Inner;
 use super::member::Member;
 use super::muon;
 use crate::model::parameter_length;
 
-/// f32 vectors as long as the parameters.
-pub(crate) const MOMENTS: u64 = Inner::VECTORS;
-/// Likewise, of the member besides the residual: the parameters before and after training.
+/// f32 vectors as long as the parameters, of the member besides the residual: the parameters before and after
+/// training.
 pub(crate) const DISPLACEMENT: u64 = Member::VECTORS;
 
 /// Numbers (f32) that a step of the optimizer needs for a moment.
@@ -36,6 +34,11 @@ pub(crate) fn flops(arch: &Architecture, optimizer: InnerOptimizer) -> u64 {
             arch.parameters().iter().map(of).sum()
         }
     }
+}
+
+/// Numbers (f32) that the optimizer keeps: a first moment of every parameter, and a second of AdamW's.
+pub(crate) fn moments(arch: &Architecture, optimizer: InnerOptimizer) -> u64 {
+    arch.parameter_count() + by_adamw(arch, optimizer)
 }
 
 /// Number of scalars that AdamW's rule updates.

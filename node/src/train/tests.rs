@@ -181,27 +181,32 @@ fn evaluation_does_not_depend_on_how_windows_are_batched() {
 
 #[test]
 fn a_restored_learner_continues_bit_for_bit() {
-    let mut original = learner(config());
-    for _ in 0..5 {
-        original.step(1.0).unwrap();
-    }
-    let (state, snapshot) = (original.state().unwrap(), parameters(&original));
-    assert_eq!(state.optimizer.step, 5);
-    let mut resumed = learner(LearnerConfig { seed: 999, ..config() });
-    resumed.set_parameters(&snapshot).unwrap();
-    resumed.restore(&state).unwrap();
-    for _ in 0..5 {
-        assert_eq!(original.step(1.0).unwrap(), resumed.step(1.0).unwrap());
-    }
-    assert_eq!(parameters(&original), parameters(&resumed));
-    assert_eq!(original.state().unwrap(), resumed.state().unwrap());
+    for optimizer in [InnerOptimizer::Adamw, InnerOptimizer::Muon] {
+        let config = LearnerConfig { optimizer, ..config() };
+        let mut original = learner(config);
+        for _ in 0..5 {
+            original.step(1.0).unwrap();
+        }
+        let (state, snapshot) = (original.state().unwrap(), parameters(&original));
+        assert_eq!(state.optimizer.step, 5);
+        let moments = (state.optimizer.m.len() + state.optimizer.v.len()) as u64;
+        assert_eq!(moments, size::moments(&config.arch, optimizer), "no second moment that nobody uses");
+        let mut resumed = learner(LearnerConfig { seed: 999, ..config });
+        resumed.set_parameters(&snapshot).unwrap();
+        resumed.restore(&state).unwrap();
+        for _ in 0..5 {
+            assert_eq!(original.step(1.0).unwrap(), resumed.step(1.0).unwrap());
+        }
+        assert_eq!(parameters(&original), parameters(&resumed));
+        assert_eq!(original.state().unwrap(), resumed.state().unwrap());
 
-    let mut without_state = learner(config());
-    without_state.set_parameters(&snapshot).unwrap();
-    for _ in 0..5 {
-        without_state.step(1.0).unwrap();
+        let mut without_state = learner(config);
+        without_state.set_parameters(&snapshot).unwrap();
+        for _ in 0..5 {
+            without_state.step(1.0).unwrap();
+        }
+        assert_ne!(parameters(&original), parameters(&without_state), "the state must matter");
     }
-    assert_ne!(parameters(&original), parameters(&without_state), "the state must matter");
 }
 
 #[test]
