@@ -59,6 +59,10 @@ pub(super) struct PlanCommand {
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
 
+    /// As for swarm run: windows of a batch that are computed at once. Default: all of the batch.
+    #[arg(long, value_name = "WINDOWS", value_parser = clap::value_parser!(u32).range(1..))]
+    micro_batch: Option<u32>,
+
     /// Also run a node alone, in a temporary folder, and compare the plan with it.
     #[arg(long)]
     measure: bool,
@@ -96,6 +100,7 @@ impl PlanCommand {
             max_upload: self.max_upload,
             snapshots: Duration::from_secs(self.snapshot_seconds.into()),
             precision: self.precision,
+            micro_batch: self.micro_batch,
             device,
         };
         let plan = Plan::new(&genesis, &scene, speed, sample)?;
@@ -112,8 +117,9 @@ impl PlanCommand {
                 ("--device", name(self.device)),
                 ("--precision", name(self.precision)),
             ];
-            let flags: Vec<String> =
-                flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
+            let parts = self.micro_batch.map(|windows| ("--micro-batch", windows.to_string()));
+            let flags = flags.into_iter().chain(parts);
+            let flags: Vec<String> = flags.flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
             let measured = measure::run(&genesis, &scene, &alone, &flags, &stop)?;
             if measured.is_none() {
                 eprintln!("stopped before the node was done; nothing is left of it");

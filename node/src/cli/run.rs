@@ -53,6 +53,11 @@ pub(super) struct LearningArgs {
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
 
+    /// Windows of a batch that are computed at once: fewer take less memory and a little more time, and learn the
+    /// same. Default: all of the batch.
+    #[arg(long, value_name = "WINDOWS", value_parser = clap::value_parser!(u32).range(1..))]
+    micro_batch: Option<u32>,
+
     /// Text to measure the shared and the personal model on; never trained on.
     #[arg(long, value_name = "FILE")]
     validation: Option<PathBuf>,
@@ -89,7 +94,9 @@ impl LearningArgs {
     /// The learner's settings; `default_seed` is used unless one was given.
     pub(super) fn learner_config(&self, genesis: &Genesis, default_seed: u64) -> Result<LearnerConfig> {
         let seed = self.seed.unwrap_or(default_seed);
-        Ok(LearnerConfig::of(genesis, self.device.resolve()?, self.precision, seed))
+        let config = LearnerConfig::of(genesis, self.device.resolve()?, self.precision, seed);
+        let micro_batch = self.micro_batch.map_or(config.batch, |windows| config.batch.min(windows as usize));
+        Ok(LearnerConfig { micro_batch, ..config })
     }
 }
 

@@ -33,20 +33,21 @@ pub(super) fn memory(genesis: &Genesis, scene: &Scene, speed: &Speed, sample: &S
     let vectors = |count: u64| count * WORD * parameters;
     let mut sheet = Sheet::new("memory, at its peak", parameters);
     sheet.add("model parameters", vectors(1));
-    sheet.add("gradient, and what it is made with", vectors(model::size::GRADIENT_VECTORS));
+    let micro_batch = scene.micro_batch(genesis);
+    let parts = u64::from(micro_batch < training.batch);
+    sheet.add("gradient, and what it is made with", vectors(model::size::GRADIENT_VECTORS + parts));
     sheet.add(format!("moments of {} (m, v)", training.optimizer.name()), moments(genesis));
     sheet.add("residual R", vectors(1));
     sheet.add("parameters before and after training", vectors(train::size::DISPLACEMENT));
     sheet.add("C, the core's and the trainer's", vectors(SHARED));
     sheet.add(format!("the last {KEPT} checkpoints"), vectors(KEPT as u64));
     sheet.add("for a snapshot: settled C, R, m, v", snapshot_vectors(genesis));
-    let tokens = u64::from(training.batch) * u64::from(arch.context);
+    let tokens = u64::from(micro_batch) * u64::from(arch.context);
     // In bf16, inputs and weights of products are kept a second time, at half the size.
     let kept = WORD * tokens * model::size::kept_a_token(arch, scene.device);
     let kept = if scene.precision == Precision::F32 { kept } else { kept + kept / 2 };
     let scratch = WORD * train::size::scratch(arch, training.optimizer, scene.device);
-    let work =
-        format!("activations of {} x {} tokens, or the optimizer's scratch", training.batch, arch.context);
+    let work = format!("activations of {micro_batch} x {} tokens, or the optimizer's scratch", arch.context);
     sheet.add(work, kept.max(scratch));
     let deltas = format!("deltas of {} open and kept rounds", held_rounds(genesis, scene));
     sheet.add(deltas, held(genesis, scene) * (sample.body + AROUND_A_BODY));

@@ -54,6 +54,8 @@ pub(crate) struct Scene {
     pub(crate) snapshots: Duration,
     /// Number format of matrix products.
     pub(crate) precision: Precision,
+    /// Windows of a batch that are computed at once; `None` for all.
+    pub(crate) micro_batch: Option<u32>,
     /// Where training computes.
     pub(crate) device: Device,
 }
@@ -62,6 +64,11 @@ impl Scene {
     /// Authors of a round: all peers, or as many as a round takes.
     fn authors(&self, genesis: &Genesis) -> u32 {
         self.peers.min(genesis.rule.publishers)
+    }
+
+    /// Windows that are computed at once.
+    fn micro_batch(&self, genesis: &Genesis) -> u32 {
+        self.micro_batch.unwrap_or(u32::MAX).min(genesis.training.batch)
     }
 }
 

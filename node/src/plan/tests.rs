@@ -22,6 +22,7 @@ const SCENE: Scene = Scene {
     max_upload: None,
     snapshots: Duration::from_secs(300),
     precision: Precision::F32,
+    micro_batch: None,
     device: tch::Device::Cpu,
 };
 const SPEED: Speed = Speed { flops_a_second: 1e11, bytes_a_second: 1e10, threads: 1, baseline: 200_000_000 };
@@ -66,6 +67,12 @@ fn the_plan_follows_what_it_depends_on() {
     );
     assert!(coarse.delta.inline && !before.delta.inline);
     assert!(coarse.received.total < before.received.total && coarse.memory.total < before.memory.total);
+    let activations = |plan: &Plan| {
+        let of = |item: &&super::Item| item.purpose.starts_with("activations");
+        plan.memory.items.iter().find(of).unwrap().bytes
+    };
+    let parts = plan(&nano, &Scene { micro_batch: Some(4), ..SCENE });
+    assert_eq!(activations(&before), 4 * activations(&parts), "4 windows at once instead of 16");
     let alone = plan(&nano, &Scene { peers: 1, ..SCENE });
     assert_eq!((alone.received.total, alone.sent.total), (0, 0), "nobody to talk to");
     let young = plan(&nano, &Scene { rounds: 3, ..SCENE });

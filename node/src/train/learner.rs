@@ -6,6 +6,11 @@
 //! skipped, and the report names the parameter where the search found the first bad number: first among
 //! the values (a damaged parameter spoils every gradient), then among the gradients.
 //!
+//! # Micro-batches
+//! A pass over a batch keeps numbers of every token until it goes back. Where that is too much memory, the batch is
+//! taken in parts, and the gradient is the mean of theirs, weighted by windows: the same but for rounding. The
+//! parts' gradients need one more vector as long as the parameters.
+//!
 //! # The learning rate
 //! Rises linearly over the first `warmup_steps` steps, and follows the caller's schedule:
 //! `lr(step) = rate * learning_rate * min(1, (step + 1) / warmup_steps)`, where `step` counts the steps
@@ -42,6 +47,8 @@ pub(crate) struct LearnerConfig {
     pub(crate) optimizer: InnerOptimizer,
     /// Windows in a batch.
     pub(crate) batch: usize,
+    /// Windows that go forward and back at once: [`LearnerConfig::batch`], or fewer to save memory.
+    pub(crate) micro_batch: usize,
     /// Bytes in a window's input, at most the architecture's context.
     pub(crate) context: usize,
     /// Learning rate after the warm-up.
@@ -66,6 +73,7 @@ impl LearnerConfig {
             precision,
             optimizer: training.optimizer,
             batch: training.batch as usize,
+            micro_batch: training.batch as usize,
             context: genesis.model.context as usize,
             learning_rate: training.learning_rate,
             warmup_steps: training.warmup_steps.into(),
@@ -110,8 +118,9 @@ pub(crate) struct Learner {
     skipped_steps: u64,
     /// The optimizer's step at which the warm-up began.
     anew_at: u64,
-    /// Memory for the next gradient.
+    /// Memory for the next gradient, and for one of a part of the batch.
     spare: Option<Tensor>,
+    spare_part: Option<Tensor>,
     /// One batch of windows, `batch * (context + 1)` bytes.
     windows: Vec<u8>,
 }
@@ -122,8 +131,13 @@ impl Learner {
     /// # Errors
     /// A configuration that makes no sense, with the name of the setting; not enough memory.
     pub(crate) fn new(config: LearnerConfig, corpus: Corpus) -> Result<Self> {
-        let LearnerConfig { arch, device, batch, context, learning_rate, weight_decay, clip, .. } = config;
+        let LearnerConfig { arch, device, batch, micro_batch, context, .. } = config;
+        let LearnerConfig { learning_rate, weight_decay, clip, .. } = config;
         ensure!(batch >= 1, "the batch size is 0: it must be at least 1");
+        ensure!(
+            (1..=batch).contains(&micro_batch),
+            "the micro-batch is {micro_batch} windows: it must be between 1 and the batch's {batch}"
+        );
         ensure!(
             (1..=arch.context as usize).contains(&context),
             "the context is {context} bytes: it must be between 1 and the model's {}",
@@ -157,6 +171,7 @@ impl Learner {
             skipped_steps: 0,
             anew_at: 0,
             spare: None,
+            spare_part: None,
             windows,
         })
     }
@@ -188,8 +203,25 @@ impl Learner {
         for window in self.windows.chunks_exact_mut(width) {
             self.corpus.sample(&mut self.sampler, window)?;
         }
-        let tokens = self.tokens(&self.windows, width)?;
-        self.model.loss_and_gradient(&tokens, self.spare.take())
+        let part = width * self.config.micro_batch;
+        let mut mean: Option<(f64, Tensor)> = None;
+        for windows in self.windows.chunks(part) {
+            let tokens = self.tokens(windows, width)?;
+            let share = windows.len() as f64 / self.windows.len() as f64;
+            let Some((loss, gradient)) = &mut mean else {
+                let (loss, mut gradient) = self.model.loss_and_gradient(&tokens, self.spare.take())?;
+                if share < 1.0 {
+                    let _ = gradient.f_mul_scalar_(share)?;
+                }
+                mean = Some((share * loss, gradient));
+                continue;
+            };
+            let (loss_here, mut here) = self.model.loss_and_gradient(&tokens, self.spare_part.take())?;
+            *loss += share * loss_here;
+            let _ = gradient.f_add_(&here.f_mul_scalar_(share)?)?;
+            self.spare_part = Some(here);
+        }
+        mean.context("a batch of no windows")
     }
 
     /// The second half of a step: lets the optimizer use a gradient (its memory is overwritten), which
@@ -311,7 +343,7 @@ impl Learner {
             bail!("nothing to evaluate: {length} bytes of text, {max_windows} windows of {width} bytes");
         }
         let mut sum = 0.0;
-        let at_once = self.config.batch.max(EVALUATED_AT_ONCE);
+        let at_once = self.config.micro_batch.max(EVALUATED_AT_ONCE);
         let mut batch = vec![0; at_once.min(count) * width];
         for group in starts.collect::<Vec<_>>().chunks(at_once) {
             for (&start, window) in group.iter().zip(batch.chunks_exact_mut(width)) {

@@ -125,6 +125,7 @@ fn config() -> LearnerConfig {
         precision: Precision::F32,
         optimizer: InnerOptimizer::Adamw,
         batch: 4,
+        micro_batch: 4,
         context: 16,
         learning_rate: 1e-2,
         warmup_steps: 4,
@@ -175,8 +176,28 @@ fn training_lowers_the_loss_on_text_it_has_not_seen() {
 #[test]
 fn evaluation_does_not_depend_on_how_windows_are_batched() {
     let whole = learner(config()).held_out_loss(7).unwrap();
-    let single = learner(LearnerConfig { batch: 1, ..config() }).held_out_loss(7).unwrap();
+    let single = learner(LearnerConfig { batch: 1, micro_batch: 1, ..config() }).held_out_loss(7).unwrap();
     assert!((whole - single).abs() < 1e-5, "{whole} {single}");
+}
+
+/// A batch in parts, the last one smaller, takes the steps of the whole batch, but for rounding.
+#[test]
+fn micro_batches_learn_the_same() {
+    let mut whole = learner(config());
+    for micro_batch in [1, 3] {
+        let mut parts = learner(LearnerConfig { micro_batch, ..config() });
+        whole.set_parameters(&parameters(&parts)).unwrap();
+        whole.restore(&parts.state().unwrap()).unwrap();
+        for _ in 0..5 {
+            let (a, b) = (whole.step(1.0).unwrap(), parts.step(1.0).unwrap());
+            assert!((a.loss - b.loss).abs() < 1e-5, "{} {}", a.loss, b.loss);
+            assert!((a.gradient_norm - b.gradient_norm).abs() < 1e-4 * a.gradient_norm);
+            assert_eq!(a.tokens, b.tokens);
+        }
+        for (a, b) in parameters(&whole).iter().zip(parameters(&parts)) {
+            assert!((a - b).abs() < 2e-4, "{a} {b}");
+        }
+    }
 }
 
 #[test]
@@ -261,6 +282,8 @@ fn senseless_settings_are_refused_by_name() {
     };
     for (config, word) in [
         (LearnerConfig { batch: 0, ..config() }, "batch"),
+        (LearnerConfig { micro_batch: 5, ..config() }, "micro-batch"),
+        (LearnerConfig { micro_batch: 0, ..config() }, "micro-batch"),
         (LearnerConfig { context: 17, ..config() }, "context"),
         (LearnerConfig { context: 0, ..config() }, "context"),
         (LearnerConfig { learning_rate: f64::NAN, ..config() }, "learning rate"),

@@ -40,6 +40,7 @@ impl Bench {
             precision: Precision::F32,
             optimizer: InnerOptimizer::Adamw,
             batch: 2,
+            micro_batch: 2,
             context: 16,
             learning_rate: 0.01,
             warmup_steps: 0,
