@@ -48,6 +48,11 @@ impl Coefficients {
         &self.values
     }
 
+    /// The integers, to be changed: a copy of them if there are clones.
+    pub(crate) fn values_mut(&mut self) -> &mut Vec<i32> {
+        Arc::make_mut(&mut self.values)
+    }
+
     /// Folds the set `deltas` (one an author) in or out. The order of `deltas` does not matter.
     ///
     /// Marks in `touched`, one flag a tile, the tiles that have changed.
@@ -62,7 +67,7 @@ impl Coefficients {
         if n == 0 {
             return;
         }
-        let values = Arc::make_mut(&mut self.values);
+        let values = self.values_mut();
         let mut cursors: Vec<_> = deltas.iter().map(|delta| delta.tiles().peekable()).collect();
         let mut sums = vec![0i64; layout.side() * layout.side()];
         let mut named: Vec<u16> = Vec::new();

@@ -5,7 +5,8 @@
 //! 1. A device trains for a few steps; its [`residual::Residual`] takes up the transform of what moved.
 //! 2. The residual gives its largest components away as a [`sparse::SparseDelta`]: small
 //!    multiples of one step a tile.
-//! 3. Every peer folds the same set of deltas into the same integers, [`coefficients::Coefficients`].
+//! 3. Every peer folds the same set of deltas into the same integers, [`coefficients::Coefficients`]; by
+//!    their [`sum::Sum`], so that a late one costs no more than itself.
 //! 4. [`residual::model`] turns the integers (and a device's own residual) back into parameters.
 //!
 //! Only step 3 is shared, and it is integer addition: order, hardware and kernels cannot part two
@@ -20,4 +21,5 @@ mod lanes;
 pub mod layout;
 pub mod residual;
 pub mod sparse;
+pub mod sum;
 pub mod topk;

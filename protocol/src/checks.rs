@@ -23,25 +23,18 @@ pub trait Checks: fmt::Debug + Send + Sync {
         signed.verify()
     }
 
-    /// Whether `body`, whose BLAKE3 hash is `hash`, is the canonical encoding of a delta.
+    /// What `body`, whose BLAKE3 hash is `hash`, says.
     ///
     /// # Errors
-    /// As [`packing::decode`].
-    fn is_canonical(
+    /// As [`packing::decode`]: it is not the canonical encoding of a delta.
+    fn unpack(
         &self,
         layout: &Layout,
         rule: &Rule,
         _hash: &Digest,
         body: &[u8],
-    ) -> Result<(), PackingError> {
-        packing::decode(layout, rule, body).map(drop)
-    }
-
-    /// What `body`, which was found canonical before and whose BLAKE3 hash is `hash`, says.
-    fn unpack(&self, layout: &Layout, rule: &Rule, _hash: &Digest, body: &[u8]) -> Arc<SparseDelta> {
-        // It was decoded on admission, so the fallback never happens; if it did, it would be the same on
-        // every peer.
-        Arc::new(packing::decode(layout, rule, body).unwrap_or_default())
+    ) -> Result<Arc<SparseDelta>, PackingError> {
+        packing::decode(layout, rule, body).map(Arc::new)
     }
 }
 

@@ -3,6 +3,9 @@
 //! The replica remembers which set of each unsettled round it has folded. When the log's set differs
 //! (a late delta, a voided author), the old fold comes out and the new one goes in: integers, so
 //! nothing of the detour remains. A settled round's fold is part of C for good.
+//!
+//! Of the rounds that change most, the newest, it keeps the sum of the deltas ([`Sum`]), so that a late one is unpacked
+//! alone. The round that is under way is summed up as its deltas come: each has just been unpacked to be verified.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +13,32 @@ use std::sync::Arc;
 use swarm_optimizer::coefficients::{Coefficients, Direction};
 use swarm_optimizer::layout::Layout;
 use swarm_optimizer::sparse::SparseDelta;
+use swarm_optimizer::sum::Sum;
 
 use crate::checks::Checks;
 use crate::delta::Delta;
 use crate::digest::Digest;
 use crate::genesis::Rule;
 use crate::round_log::RoundLog;
+
+/// Rounds whose sums are kept, 4 bytes a parameter each: the one under way, and the one before.
+pub const SUMS: usize = 2;
+
+/// An unsettled round.
+#[derive(Clone, Default)]
+struct Open {
+    /// What of it is in C.
+    folded: Vec<Arc<Delta>>,
+    /// The sum of that; or, as long as it is nothing, of what has come.
+    gathered: Option<Gathered>,
+}
+
+/// The sum of some deltas of a round.
+#[derive(Clone)]
+struct Gathered {
+    sum: Sum,
+    of: Vec<Arc<Delta>>,
+}
 
 /// C, and what has been folded into it.
 #[derive(Clone)]
@@ -24,7 +47,11 @@ pub struct Replica {
     rule: Rule,
     checks: Arc<dyn Checks>,
     coefficients: Coefficients,
-    folded: BTreeMap<u64, Vec<Arc<Delta>>>,
+    open: BTreeMap<u64, Open>,
+    /// What the last late delta says, if it has not been folded yet.
+    late: Option<(Digest, Arc<SparseDelta>)>,
+    /// Memory of a sum that is not kept any more.
+    spare: Option<Sum>,
     touched: Vec<bool>,
     deltas_folded: u64,
     late_deltas: u64,
@@ -39,10 +66,16 @@ pub fn fold_round(
     round: u64,
     state: &mut Coefficients,
 ) {
-    let unpack = |delta: &Arc<Delta>| checks.unpack(layout, rule, &delta.header().body_hash, &delta.body);
-    let sparse: Vec<Arc<SparseDelta>> = log.deltas(round).map(unpack).collect();
+    let sparse: Vec<Arc<SparseDelta>> =
+        log.deltas(round).map(|delta| unpack(layout, rule, checks, delta)).collect();
     let set: Vec<&SparseDelta> = sparse.iter().map(Arc::as_ref).collect();
     state.fold(layout, &set, Direction::In, &mut []);
+}
+
+/// What an admitted delta says.
+fn unpack(layout: &Layout, rule: &Rule, checks: &dyn Checks, delta: &Delta) -> Arc<SparseDelta> {
+    // It was unpacked on admission, so the fallback never happens; if it did, it would be the same on every peer.
+    checks.unpack(layout, rule, &delta.header().body_hash, &delta.body).unwrap_or_default()
 }
 
 impl Replica {
@@ -54,7 +87,9 @@ impl Replica {
             rule,
             checks,
             coefficients: settled,
-            folded: BTreeMap::new(),
+            open: BTreeMap::new(),
+            late: None,
+            spare: None,
             touched,
             deltas_folded: 0,
             late_deltas: 0,
@@ -65,7 +100,7 @@ impl Replica {
     pub fn fold(&mut self, log: &RoundLog, round: u64) -> bool {
         let mut changed = false;
         for at in log.settled()..round {
-            let held = self.folded.get(&at).map(Vec::as_slice).unwrap_or_default();
+            let held = self.open.get(&at).map(|open| &open.folded[..]).unwrap_or_default();
             let same = held.len() == log.deltas(at).count()
                 && held.iter().zip(log.deltas(at)).all(|(ours, theirs)| ours.id == theirs.id);
             if same {
@@ -74,14 +109,89 @@ impl Replica {
             let new: Vec<Arc<Delta>> = log.deltas(at).cloned().collect();
             let fresh = new.iter().filter(|delta| held.iter().all(|old| old.id != delta.id)).count() as u64;
             self.deltas_folded += fresh;
-            if let Some(old) = self.folded.insert(at, new.clone()) {
+            if !held.is_empty() {
                 self.late_deltas += fresh;
-                self.apply(&old, Direction::Out);
             }
-            self.apply(&new, Direction::In);
+            self.refold(at, new);
             changed = true;
         }
+        self.late = None;
         changed
+    }
+
+    /// A delta has just entered the log, and `sparse` is what it says; `round` is under way. Whoever does not say so
+    /// makes [`Replica::fold`] unpack it again.
+    pub fn note(&mut self, round: u64, delta: &Arc<Delta>, sparse: Arc<SparseDelta>) {
+        let at = delta.header().round;
+        let folded = self.open.get(&at).is_some_and(|open| !open.folded.is_empty());
+        if at < round || folded {
+            self.late = Some((delta.id, sparse));
+        } else if at == round {
+            let mut open = self.take(at);
+            if let Some(Gathered { sum, of }) = &mut open.gathered {
+                sum.add(&self.layout, &sparse);
+                of.push(delta.clone());
+            }
+            self.open.insert(at, open);
+        }
+    }
+
+    /// Puts `new` in the place of what is in C of the round.
+    fn refold(&mut self, round: u64, new: Vec<Arc<Delta>>) {
+        let mut open = self.take(round);
+        if let Some(Gathered { sum, of }) = &mut open.gathered {
+            if !open.folded.is_empty() {
+                self.coefficients.fold_sum(&self.layout, sum, Direction::Out, &mut self.touched);
+            }
+            let is_in = |set: &[Arc<Delta>], delta: &Delta| set.iter().any(|other| other.id == delta.id);
+            let late = self.late.as_ref();
+            let unpack = |delta: &Delta| match late {
+                Some((id, sparse)) if *id == delta.id => sparse.clone(),
+                _ => unpack(&self.layout, &self.rule, self.checks.as_ref(), delta),
+            };
+            for gone in of.iter().filter(|delta| !is_in(&new, delta)) {
+                sum.remove(&self.layout, &unpack(gone));
+            }
+            for fresh in new.iter().filter(|delta| !is_in(of, delta)) {
+                sum.add(&self.layout, &unpack(fresh));
+            }
+            self.coefficients.fold_sum(&self.layout, sum, Direction::In, &mut self.touched);
+            of.clone_from(&new);
+        }
+        open.folded = new;
+        self.open.insert(round, open);
+    }
+
+    /// Takes a round out, with the sum of what is in C of it; other rounds lose theirs for that, the oldest first.
+    fn take(&mut self, round: u64) -> Open {
+        let mut open = self.open.remove(&round).unwrap_or_default();
+        if open.gathered.is_none() {
+            let kept = self.open.values_mut().filter(|other| other.gathered.is_some());
+            let mut kept: Vec<&mut Open> = kept.collect();
+            if kept.len() >= SUMS
+                && let Some(oldest) = kept.first_mut()
+            {
+                self.spare = oldest.gathered.take().map(|gathered| gathered.sum);
+            }
+            let mut sum = match self.spare.take() {
+                Some(mut sum) => {
+                    sum.clear();
+                    sum
+                }
+                None => Sum::zeros(&self.layout),
+            };
+            for delta in self.unpack(&open.folded) {
+                sum.add(&self.layout, &delta);
+            }
+            open.gathered = Some(Gathered { sum, of: open.folded.clone() });
+        }
+        open
+    }
+
+    /// Drops rounds; the memory of a sum stays.
+    fn forget(&mut self, rounds: BTreeMap<u64, Open>) {
+        let gathered = rounds.into_values().filter_map(|open| open.gathered);
+        self.spare = gathered.last().map(|gathered| gathered.sum).or(self.spare.take());
     }
 
     fn apply(&mut self, deltas: &[Arc<Delta>], direction: Direction) {
@@ -105,9 +215,7 @@ impl Replica {
     }
 
     fn unpack(&self, deltas: &[Arc<Delta>]) -> Vec<Arc<SparseDelta>> {
-        let unpack = |delta: &Arc<Delta>| {
-            self.checks.unpack(&self.layout, &self.rule, &delta.header().body_hash, &delta.body)
-        };
+        let unpack = |delta: &Arc<Delta>| unpack(&self.layout, &self.rule, self.checks.as_ref(), delta);
         deltas.iter().map(unpack).collect()
     }
 
@@ -119,7 +227,9 @@ impl Replica {
     /// Makes the folds of rounds below `settled` permanent. The log must have frozen these rounds, and
     /// `fold` must have run since they last changed.
     pub fn settle(&mut self, settled: u64) {
-        self.folded = self.folded.split_off(&settled);
+        let open = self.open.split_off(&settled);
+        let settled = std::mem::replace(&mut self.open, open);
+        self.forget(settled);
     }
 
     /// Takes the folds of the rounds from `settled` on that `log` has settled out of C again, and of those
@@ -130,10 +240,12 @@ impl Replica {
             self.apply(&deltas, Direction::Out);
             self.deltas_folded = self.deltas_folded.saturating_sub(deltas.len() as u64);
         }
-        for deltas in self.folded.split_off(&round.max(settled)).into_values() {
-            self.apply(&deltas, Direction::Out);
-            self.deltas_folded = self.deltas_folded.saturating_sub(deltas.len() as u64);
+        let given_up = self.open.split_off(&round.max(settled));
+        for open in given_up.values() {
+            self.apply(&open.folded, Direction::Out);
+            self.deltas_folded = self.deltas_folded.saturating_sub(open.folded.len() as u64);
         }
+        self.forget(given_up);
     }
 
     /// C, with everything folded so far.
@@ -145,8 +257,8 @@ impl Replica {
     pub fn settled_coefficients(&self) -> Coefficients {
         let mut settled = self.coefficients.clone();
         let mut touched = Vec::new();
-        for deltas in self.folded.values() {
-            let sparse = self.unpack(deltas);
+        for open in self.open.values() {
+            let sparse = self.unpack(&open.folded);
             let set: Vec<&SparseDelta> = sparse.iter().map(Arc::as_ref).collect();
             settled.fold(&self.layout, &set, Direction::Out, &mut touched);
         }

@@ -5,6 +5,10 @@
 //! its canonical packing. A header whose body is not here yet waits for it, and is passed on only when
 //! body and all have been verified, so whoever passes a header on can serve its body.
 
+use std::sync::Arc;
+
+use swarm_optimizer::sparse::SparseDelta;
+
 use crate::Time;
 use crate::delta::{self, Delta, SignedHeader};
 use crate::digest::Digest;
@@ -249,25 +253,23 @@ impl Peer {
 
     fn admit(&mut self, now: Time, source: PeerKey, signed: SignedHeader, body: Vec<u8>, tokens: Vec<u64>) {
         let header = &signed.header;
-        let bad = if body.len() != header.body_length as usize || Digest::of_bytes(&body) != header.body_hash
+        let said = if body.len() != header.body_length as usize || Digest::of_bytes(&body) != header.body_hash
         {
-            Some("delta whose body does not match its header")
-        } else if self
-            .checks
-            .is_canonical(&self.layout, &self.genesis.rule, &header.body_hash, &body)
-            .is_err()
-        {
-            Some("delta whose body is not canonical")
+            Err("delta whose body does not match its header")
         } else {
-            None
+            let said = self.checks.unpack(&self.layout, &self.genesis.rule, &header.body_hash, &body);
+            said.map_err(|_| "delta whose body is not canonical")
         };
-        if let Some(kind) = bad {
-            self.strike(kind, source);
-            tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Reject));
-            return;
-        }
+        let said = match said {
+            Ok(said) => said,
+            Err(kind) => {
+                self.strike(kind, source);
+                tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Reject));
+                return;
+            }
+        };
         let (round, id) = (header.round, header.id());
-        let inserted = self.insert(now, Delta { id, signed, body: body.into() });
+        let inserted = self.insert(now, Delta { id, signed, body: body.into() }, Some(said));
         if inserted == Insert::Added && tokens.is_empty() {
             self.unpassed = self.unpassed.split_off(&(self.log.settled(), Digest::default()));
             self.unpassed.insert((round, id));
@@ -283,8 +285,9 @@ impl Peer {
         }
     }
 
-    /// Puts a verified delta into the log; folds it at once if its round has been folded already.
-    pub(super) fn insert(&mut self, now: Time, delta: Delta) -> Insert {
+    /// Puts a verified delta into the log; folds it at once if its round has been folded already. `said` is what its
+    /// body says, if that is at hand.
+    pub(super) fn insert(&mut self, now: Time, delta: Delta, said: Option<Arc<SparseDelta>>) -> Insert {
         let (round, author) = (delta.header().round, delta.header().author);
         let inserted = self.log.insert(delta, self.newest());
         match &inserted {
@@ -302,6 +305,9 @@ impl Peer {
                 self.report(Report::Equivocation { author, round });
             }
             _ => return inserted,
+        }
+        if let (Some(said), Some(delta)) = (said, self.log.delta_of(round, &author)) {
+            self.replica.note(self.round, delta, said);
         }
         if round < self.round {
             self.fold(now);

@@ -24,13 +24,6 @@ pub(crate) struct Remembered {
     bodies: Mutex<HashMap<Digest, Unpacked>>,
 }
 
-impl Remembered {
-    fn body(&self, layout: &Layout, rule: &Rule, hash: &Digest, body: &[u8]) -> Unpacked {
-        let mut bodies = make_room(&self.bodies);
-        bodies.entry(*hash).or_insert_with(|| packing::decode(layout, rule, body).map(Arc::new)).clone()
-    }
-}
-
 fn make_room<K, V>(answers: &Mutex<HashMap<K, V>>) -> MutexGuard<'_, HashMap<K, V>> {
     let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
     if answers.len() >= MOST {
@@ -45,17 +38,8 @@ impl Checks for Remembered {
         *make_room(&self.signatures).entry(key).or_insert_with(|| signed.verify())
     }
 
-    fn is_canonical(
-        &self,
-        layout: &Layout,
-        rule: &Rule,
-        hash: &Digest,
-        body: &[u8],
-    ) -> Result<(), PackingError> {
-        self.body(layout, rule, hash, body).map(drop)
-    }
-
-    fn unpack(&self, layout: &Layout, rule: &Rule, hash: &Digest, body: &[u8]) -> Arc<SparseDelta> {
-        self.body(layout, rule, hash, body).unwrap_or_default()
+    fn unpack(&self, layout: &Layout, rule: &Rule, hash: &Digest, body: &[u8]) -> Unpacked {
+        let mut bodies = make_room(&self.bodies);
+        bodies.entry(*hash).or_insert_with(|| packing::decode(layout, rule, body).map(Arc::new)).clone()
     }
 }

@@ -21,7 +21,7 @@ use swarm_protocol::delta::{Header, SignedHeader, VERSION};
 use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::{Genesis, Rule};
 use swarm_protocol::identity::{Identity, PeerKey};
-use swarm_protocol::packing;
+use swarm_protocol::packing::{self, PackingError};
 use swarm_protocol::peer::rounds::Extracted;
 use swarm_protocol::peer::{Action, Part, Peer, Report};
 use swarm_protocol::wire::Gossip;
@@ -41,9 +41,16 @@ impl Checks for Once {
         true
     }
 
-    fn unpack(&self, layout: &Layout, rule: &Rule, hash: &Digest, body: &[u8]) -> Arc<SparseDelta> {
+    fn unpack(
+        &self,
+        layout: &Layout,
+        rule: &Rule,
+        hash: &Digest,
+        body: &[u8],
+    ) -> Result<Arc<SparseDelta>, PackingError> {
         let mut known = self.0.lock().unwrap();
-        known.entry(*hash).or_insert_with(|| Arc::new(packing::decode(layout, rule, body).unwrap())).clone()
+        let decode = || Arc::new(packing::decode(layout, rule, body).unwrap());
+        Ok(known.entry(*hash).or_insert_with(decode).clone())
     }
 }
 
