@@ -4,12 +4,15 @@
 //!
 //! 4.2 M parameters in tiles of 64 x 64, one thread; `swarm bench optimizer` measures whole rounds.
 
+use std::sync::Arc;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use swarm_optimizer::coefficients::{Coefficients, Direction};
+use swarm_optimizer::coefficients::Coefficients;
 use swarm_optimizer::kernels::Kernels;
 use swarm_optimizer::layout::Layout;
 use swarm_optimizer::residual::{Residual, model};
 use swarm_optimizer::sparse::SparseDelta;
+use swarm_optimizer::sum::Sum;
 
 const CAP: u8 = 18;
 const PEERS: u64 = 8;
@@ -48,17 +51,21 @@ fn benches(criterion: &mut Criterion) {
                 residual.accumulate_and_extract(&layout, &mut kernels, &before, &after, k, CAP, &mut delta)
             });
         });
-        let deltas: Vec<SparseDelta> = (0..PEERS)
+        let deltas: Vec<Arc<SparseDelta>> = (0..PEERS)
             .filter_map(|peer| {
                 let mut learned = Residual::from_values(&layout, noise(peer + 3, n))?;
-                Some(learned.extract(&layout, &mut kernels, k, CAP))
+                Some(Arc::new(learned.extract(&layout, &mut kernels, k, CAP)))
             })
             .collect();
-        let set: Vec<&SparseDelta> = deltas.iter().collect();
+        let mut sum = Sum::zeros(&layout);
         let mut c = Coefficients::new(vec![0; n]);
         let mut touched = vec![false; layout.tiles().len()];
         group.bench_with_input(BenchmarkId::new("fold 8", k), &k, |bencher, _| {
-            bencher.iter(|| c.fold(&layout, &set, Direction::In, &mut touched));
+            bencher.iter(|| {
+                sum.clear();
+                deltas.iter().for_each(|delta| sum.add(&layout, delta.clone()));
+                c.fold_sum(&layout, &mut sum, &mut touched);
+            });
         });
     }
     let c = Coefficients::new(vec![1000; n]);

@@ -129,7 +129,7 @@ impl Replica {
         } else if at == round {
             let mut open = self.take(at);
             if let Some(Gathered { sum, of }) = &mut open.gathered {
-                sum.add(&self.layout, &sparse);
+                sum.add(&self.layout, sparse);
                 of.push(delta.clone());
             }
             self.open.insert(at, open);
@@ -140,9 +140,6 @@ impl Replica {
     fn refold(&mut self, round: u64, new: Vec<Arc<Delta>>) {
         let mut open = self.take(round);
         if let Some(Gathered { sum, of }) = &mut open.gathered {
-            if !open.folded.is_empty() {
-                self.coefficients.fold_sum(&self.layout, sum, Direction::Out, &mut self.touched);
-            }
             let is_in = |set: &[Arc<Delta>], delta: &Delta| set.iter().any(|other| other.id == delta.id);
             let late = self.late.as_ref();
             let unpack = |delta: &Delta| match late {
@@ -150,12 +147,15 @@ impl Replica {
                 _ => unpack(&self.layout, &self.rule, self.checks.as_ref(), delta),
             };
             for gone in of.iter().filter(|delta| !is_in(&new, delta)) {
-                sum.remove(&self.layout, &unpack(gone));
+                sum.remove(&self.layout, unpack(gone));
             }
             for fresh in new.iter().filter(|delta| !is_in(of, delta)) {
-                sum.add(&self.layout, &unpack(fresh));
+                sum.add(&self.layout, unpack(fresh));
+                if sum.is_full() {
+                    self.coefficients.fold_sum(&self.layout, sum, &mut self.touched);
+                }
             }
-            self.coefficients.fold_sum(&self.layout, sum, Direction::In, &mut self.touched);
+            self.coefficients.fold_sum(&self.layout, sum, &mut self.touched);
             of.clone_from(&new);
         }
         open.folded = new;
@@ -181,7 +181,10 @@ impl Replica {
                 None => Sum::zeros(&self.layout),
             };
             for delta in self.unpack(&open.folded) {
-                sum.add(&self.layout, &delta);
+                sum.add(&self.layout, delta);
+            }
+            if !open.folded.is_empty() {
+                sum.assume_folded(&self.layout);
             }
             open.gathered = Some(Gathered { sum, of: open.folded.clone() });
         }

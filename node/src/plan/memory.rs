@@ -3,6 +3,7 @@
 use swarm_optimizer::sparse::Entry;
 use swarm_protocol::checkpoint::{CHUNK, KEPT, manifest_len};
 use swarm_protocol::genesis::Genesis;
+use swarm_protocol::replica::SUMS;
 use swarm_protocol::wire::SIGNED_HEADER_LEN;
 
 use super::{Round, Sample, Scene, Sheet, Speed, traffic};
@@ -51,6 +52,9 @@ pub(super) fn memory(genesis: &Genesis, scene: &Scene, speed: &Speed, sample: &S
     sheet.add(work, kept.max(scratch));
     let deltas = format!("deltas of {} open and kept rounds", held_rounds(genesis, scene));
     sheet.add(deltas, held(genesis, scene) * (sample.body + AROUND_A_BODY));
+    // What waits to be added to a sum is no more than the sum.
+    let waiting = (authors * sample.coefficients * size_of::<Entry>() as u64).min(vectors(1));
+    sheet.add("sums of the newest rounds, and what is to be added", vectors(SUMS as u64) + waiting);
     let unpacked = authors * sample.coefficients * size_of::<Entry>() as u64;
     sheet.add("a round's deltas, unpacked for a fold", unpacked);
     sheet.add("this program and libtorch (measured)", speed.baseline);

@@ -2,22 +2,25 @@
 //!
 //! * extract: from the parameters before and after training to the packed bytes of a delta (R takes up what moved,
 //!   gives its largest away, and they are encoded);
-//! * fold: from the packed bytes of a round's deltas to the new C and the device's own model.
+//! * fold: from the packed bytes of a round's deltas to the new C and the device's own model;
+//! * late: one more delta for a round whose sum is there: from its packed bytes to the new C.
 //!
 //! The baseline is a copy of the parameters' bytes in memory: what no arithmetic can be faster than, a few times
 //! over (extraction reads 12 bytes a parameter and writes 4; folding reads and writes C, reads R, writes the model).
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
-use swarm_optimizer::coefficients::{Coefficients, Direction};
+use swarm_optimizer::coefficients::Coefficients;
 use swarm_optimizer::kernels::{Kernels, Path};
 use swarm_optimizer::layout::Layout;
 use swarm_optimizer::residual::{Residual, model};
 use swarm_optimizer::sparse::SparseDelta;
+use swarm_optimizer::sum::Sum;
 use swarm_protocol::genesis::Rule;
 use swarm_protocol::packing::Packer;
 
@@ -71,6 +74,8 @@ struct Line {
     fold_ns: f64,
     /// Both.
     whole_ns: f64,
+    /// One late delta: from its packed bytes to C.
+    late_ns: f64,
     /// A copy of as many f32, the baseline.
     copy_ns: f64,
     /// The part of extract that is coding.
@@ -129,10 +134,15 @@ impl Optimizer {
         let mut c = Coefficients::new(vec![0; n]);
         let mut touched = vec![false; layout.tiles().len()];
         let mut delta = SparseDelta::default();
-        let mut received = vec![SparseDelta::default(); self.peers];
+        let unpack = |packer: &mut Packer, body: &[u8]| {
+            let mut delta = SparseDelta::default();
+            packer.decode_into(layout, &rule, body, &mut delta)?;
+            anyhow::Ok(Arc::new(delta))
+        };
+        let mut sum = Sum::zeros(layout);
         let mut bodies: Vec<Vec<u8>> = Vec::new();
-        // Copy, extraction, coding, decoding, fold of C, model: seconds.
-        let mut times: [Vec<f64>; 6] = Default::default();
+        // Copy, extraction, coding, decoding and sum, decoding alone, fold of C, model, a late delta: seconds.
+        let mut times: [Vec<f64>; 8] = Default::default();
         // As many rounds as there are peers come first, whose deltas are then folded.
         for turn in 0..self.peers + self.turns {
             progress.check()?;
@@ -155,20 +165,28 @@ impl Optimizer {
                 bodies.push(body);
                 continue;
             }
-            for (body, delta) in bodies.iter().zip(&mut received) {
-                packer.decode_into(layout, &rule, body, delta)?;
+            sum.clear();
+            for body in &bodies {
+                sum.add(layout, unpack(&mut packer, body)?);
             }
             lap(3);
-            let set: Vec<&SparseDelta> = received.iter().collect();
-            touched.fill(false);
-            c.fold(layout, &set, Direction::In, &mut touched);
+            for body in &bodies {
+                unpack(&mut packer, body)?;
+            }
             lap(4);
-            model(layout, &mut kernels, &c, Some(&r), Some(&touched), &mut q);
+            touched.fill(false);
+            c.fold_sum(layout, &mut sum, &mut touched);
             lap(5);
+            model(layout, &mut kernels, &c, Some(&r), Some(&touched), &mut q);
+            lap(6);
+            let Some(late) = bodies.first() else { continue };
+            sum.add(layout, unpack(&mut packer, late)?);
+            c.fold_sum(layout, &mut sum, &mut touched);
+            lap(7);
         }
-        let [copy_ns, extract, encode_ns, decode_ns, fold, model] =
+        let [copy_ns, extract, encode_ns, summed, decode_ns, fold, model, late_ns] =
             times.map(|seconds| median(&seconds) * 1e9 / n as f64);
-        let (extract_ns, fold_ns) = (extract + encode_ns, decode_ns + fold + model);
+        let (extract_ns, fold_ns) = (extract + encode_ns, summed + fold + model);
         Ok(Line {
             parameters: n,
             k,
@@ -178,6 +196,7 @@ impl Optimizer {
             extract_ns,
             fold_ns,
             whole_ns: extract_ns + fold_ns,
+            late_ns,
             copy_ns,
             encode_ns,
             decode_ns,
@@ -193,11 +212,11 @@ impl fmt::Display for Report {
             "{} parameters, {} deltas a round, {}; ns a parameter (in brackets: the part that is coding)",
             first.parameters, first.peers, first.instructions
         )?;
-        write!(f, "    k  threads  extract         fold            whole   copy")?;
+        write!(f, "    k  threads  extract         fold            whole   late   copy")?;
         for line in &self.0 {
             write!(
                 f,
-                "\n{:5}  {:7}  {:5.2} ({:4.2})    {:5.2} ({:4.2})    {:5.2}   {:4.2}",
+                "\n{:5}  {:7}  {:5.2} ({:4.2})    {:5.2} ({:4.2})    {:5.2}  {:5.2}   {:4.2}",
                 line.k,
                 line.threads,
                 line.extract_ns,
@@ -205,6 +224,7 @@ impl fmt::Display for Report {
                 line.fold_ns,
                 line.decode_ns,
                 line.whole_ns,
+                line.late_ns,
                 line.copy_ns
             )?;
         }
