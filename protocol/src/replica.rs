@@ -193,8 +193,8 @@ impl Replica {
 
     /// Drops rounds; the memory of a sum stays.
     fn forget(&mut self, rounds: BTreeMap<u64, Open>) {
-        let gathered = rounds.into_values().filter_map(|open| open.gathered);
-        self.spare = gathered.last().map(|gathered| gathered.sum).or(self.spare.take());
+        let mut gathered = rounds.into_values().filter_map(|open| open.gathered);
+        self.spare = gathered.next_back().map(|gathered| gathered.sum).or(self.spare.take());
     }
 
     fn apply(&mut self, deltas: &[Arc<Delta>], direction: Direction) {
