@@ -119,18 +119,27 @@ impl Replica {
         changed
     }
 
-    /// A delta has just entered the log, and `sparse` is what it says; `round` is under way. Whoever does not say so
+    /// A delta has just entered `log`, and `sparse` is what it says; `round` is under way. Whoever does not say so
     /// makes [`Replica::fold`] unpack it again.
-    pub fn note(&mut self, round: u64, delta: &Arc<Delta>, sparse: Arc<SparseDelta>) {
+    pub fn note(&mut self, log: &RoundLog, round: u64, delta: &Arc<Delta>, sparse: Arc<SparseDelta>) {
         let at = delta.header().round;
         let folded = self.open.get(&at).is_some_and(|open| !open.folded.is_empty());
         if at < round || folded {
             self.late = Some((delta.id, sparse));
         } else if at == round {
             let mut open = self.take(at);
-            if let Some(Gathered { sum, of }) = &mut open.gathered {
+            // A log that catches up drops a round and gets it again: nothing is added twice.
+            if let Some(Gathered { sum, of }) = &mut open.gathered
+                && of.iter().all(|other| other.id != delta.id)
+            {
                 sum.add(&self.layout, sparse);
                 of.push(delta.clone());
+            }
+            // In a full round deltas make room for others, and may come back. Once more have come than there are, the
+            // sum is begun anew when it is needed, so that nothing is kept of what nobody counts.
+            let held = log.deltas(at).count();
+            if let Some(more) = open.gathered.take_if(|gathered| gathered.of.len() > held) {
+                self.spare = Some(more.sum);
             }
             self.open.insert(at, open);
         }
@@ -284,3 +293,6 @@ impl Replica {
         (self.deltas_folded, self.late_deltas)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -307,7 +307,7 @@ impl Peer {
             _ => return inserted,
         }
         if let (Some(said), Some(delta)) = (said, self.log.delta_of(round, &author)) {
-            self.replica.note(self.round, delta, said);
+            self.replica.note(&self.log, self.round, delta, said);
         }
         if round < self.round {
             self.fold(now);
