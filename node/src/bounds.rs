@@ -141,20 +141,7 @@ mod tests {
         let bounds = Bounds::new(&genesis, INTERVAL).unwrap();
         let identity = Identity::from_secret(&[1; 32]);
         let zero = Digest::default();
-        let header = Header {
-            version: 1,
-            swarm: genesis.swarm_id(),
-            round: 0,
-            author: identity.public(),
-            base: zero,
-            checkpoint_round: 0,
-            checkpoint_digest: zero,
-            body_hash: zero,
-            body_length: 0,
-            tokens: 0,
-            loss_before: 0,
-            loss_after: 0,
-        };
+        let header = Header::new(genesis.swarm_id(), 0, identity.public(), &[]);
         let signed: SignedHeader = header.sign(&identity);
         let part = Part { trains: true, found_after: None, stop_before: None };
         let mut core = Peer::new(Duration::ZERO, genesis.clone(), identity, part).unwrap().snapshot();

@@ -10,16 +10,12 @@ use swarm_optimizer::sparse::{Entry, SparseDelta};
 use swarm_protocol::genesis::Rule;
 use swarm_protocol::packing::Packer;
 
-/// Sums of three uniform numbers.
+/// Sums of three uniform numbers, drawn from BLAKE3's output.
 fn noise(n: usize) -> Vec<f32> {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| 0.01 * (next() + next() + next())).collect()
+    let mut bytes = vec![0; 6 * n];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    let uniform = |pair: &[u8]| f32::from(i16::from_le_bytes([pair[0], pair[1]])) / 32_768.0;
+    bytes.chunks_exact(6).map(|six| 0.01 * six.chunks_exact(2).map(uniform).sum::<f32>()).collect()
 }
 
 fn benches(criterion: &mut Criterion) {

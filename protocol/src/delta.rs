@@ -59,6 +59,24 @@ pub struct SignedHeader {
 }
 
 impl Header {
+    /// A header that names this body and claims nothing: no history, no checkpoint, no training.
+    pub fn new(swarm: Digest, round: u64, author: PeerKey, body: &[u8]) -> Self {
+        Self {
+            version: VERSION,
+            swarm,
+            round,
+            author,
+            base: Digest::default(),
+            checkpoint_round: 0,
+            checkpoint_digest: Digest::default(),
+            body_hash: Digest::of_bytes(body),
+            body_length: u32::try_from(body.len()).unwrap_or(u32::MAX),
+            tokens: 0,
+            loss_before: 0,
+            loss_after: 0,
+        }
+    }
+
     /// Signs the header; `identity` must be the author.
     pub fn sign(self, identity: &Identity) -> SignedHeader {
         let signature = identity.sign(DOMAIN, &codec::encode(&self));

@@ -40,18 +40,8 @@ fn hostile() -> Identity {
 /// A delta by the attacker for `round` with this body, all in order unless `change` spoils it.
 fn delta(world: &World, round: u64, body: &[u8], change: impl Fn(&mut Header)) -> Gossip {
     let mut header = Header {
-        version: 1,
-        swarm: world.peers[0].swarm_id(),
-        round,
-        author: hostile().public(),
-        base: Digest::default(),
-        checkpoint_round: 0,
-        checkpoint_digest: Digest::default(),
-        body_hash: Digest::of_bytes(body),
-        body_length: body.len() as u32,
         tokens: u64::MAX,
-        loss_before: 0,
-        loss_after: 0,
+        ..Header::new(world.peers[0].swarm_id(), round, hostile().public(), body)
     };
     change(&mut header);
     Gossip::Delta(Box::new(header.sign(&hostile())), Some(body.to_vec()))

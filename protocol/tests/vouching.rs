@@ -15,7 +15,7 @@ use std::time::Duration;
 use support::{FOUNDER, JOINER, REPLICA, World, genesis};
 use swarm_optimizer::coefficients::Coefficients;
 use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
-use swarm_protocol::delta::{Header, VERSION};
+use swarm_protocol::delta::Header;
 use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::{Genesis, Parent};
 use swarm_protocol::identity::Identity;
@@ -69,18 +69,13 @@ fn delta(world: &World, at: usize, round: u64, claim: Claim) -> Vec<u8> {
     let settled = peer.log().settled_at(round);
     let identity = Identity::from_secret(&World::secret(at));
     let header = Header {
-        version: VERSION,
-        swarm: peer.swarm_id(),
-        round,
-        author: identity.public(),
         base: peer.log().digest_after(settled).unwrap(),
         checkpoint_round: claim(settled),
         checkpoint_digest: Digest::of_bytes(b"nobody made it"),
-        body_hash: Digest::of_bytes(&body),
-        body_length: body.len() as u32,
         tokens: 64,
         loss_before: 2 << 16,
         loss_after: 1 << 16,
+        ..Header::new(peer.swarm_id(), round, identity.public(), &body)
     };
     Gossip::Delta(Box::new(header.sign(&identity)), Some(body)).encode()
 }

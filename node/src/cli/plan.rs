@@ -9,8 +9,8 @@ use swarm_protocol::architecture::Architecture;
 use swarm_protocol::genesis::Genesis;
 
 use super::rules::RuleArgs;
-use super::{stop_flag, training_threads, with_passive_openmp};
-use crate::model::{DeviceChoice, Precision};
+use super::run::ComputeArgs;
+use super::{stop_flag, with_passive_openmp};
 use crate::net::Rate;
 use crate::plan::{Plan, Sample, Scene, Speed, measure};
 use crate::store;
@@ -47,21 +47,8 @@ pub(super) struct PlanCommand {
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     snapshot_seconds: u32,
 
-    /// Threads for training. Default: half of the cores.
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-
-    /// Where to compute: auto takes a GPU if there is one.
-    #[arg(long, value_enum, default_value = "auto")]
-    device: DeviceChoice,
-
-    /// Number format of matrix products.
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: Precision,
-
-    /// As for swarm run: windows of a batch that are computed at once. Default: all of the batch.
-    #[arg(long, value_name = "WINDOWS", value_parser = clap::value_parser!(u32).range(1..))]
-    micro_batch: Option<u32>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 
     /// Also run a node alone, in a temporary folder, and compare the plan with it.
     #[arg(long)]
@@ -79,7 +66,7 @@ pub(super) struct PlanCommand {
 
 impl PlanCommand {
     pub(super) fn execute(self) -> Result<()> {
-        let threads = training_threads(self.threads)?;
+        let threads = self.compute.threads()?;
         with_passive_openmp(threads)?;
         set_threads(threads)?;
         let mut genesis = match &self.genesis {
@@ -91,16 +78,16 @@ impl PlanCommand {
             }
         };
         self.rules.apply(&mut genesis)?;
-        let device = self.device.resolve()?;
-        let speed = Speed::measure(&genesis, device, self.precision, threads)?;
+        let device = self.compute.device.resolve()?;
+        let speed = Speed::measure(&genesis, device, self.compute.precision, threads)?;
         let sample = Sample::take(&genesis)?;
         let scene = Scene {
             peers: self.peers,
             rounds: LONG,
             max_upload: self.max_upload,
             snapshots: Duration::from_secs(self.snapshot_seconds.into()),
-            precision: self.precision,
-            micro_batch: self.micro_batch,
+            precision: self.compute.precision,
+            micro_batch: self.compute.micro_batch,
             device,
         };
         let plan = Plan::new(&genesis, &scene, speed, sample)?;
@@ -114,10 +101,10 @@ impl PlanCommand {
             let alone = Plan::new(&genesis, &scene, speed, sample)?;
             let flags = [
                 ("--threads", threads.to_string()),
-                ("--device", name(self.device)),
-                ("--precision", name(self.precision)),
+                ("--device", name(self.compute.device)),
+                ("--precision", name(self.compute.precision)),
             ];
-            let parts = self.micro_batch.map(|windows| ("--micro-batch", windows.to_string()));
+            let parts = self.compute.micro_batch.map(|windows| ("--micro-batch", windows.to_string()));
             let flags = flags.into_iter().chain(parts);
             let flags: Vec<String> = flags.flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
             let measured = measure::run(&genesis, &scene, &alone, &flags, &stop)?;

@@ -41,22 +41,8 @@ pub(super) struct LearningArgs {
     #[arg(long, value_name = "PATH", required = true)]
     pub(super) data: Vec<PathBuf>,
 
-    /// Threads for training. Default: half of the cores.
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-
-    /// Where to compute: auto takes a GPU if there is one.
-    #[arg(long, value_enum, default_value = "auto")]
-    device: DeviceChoice,
-
-    /// Number format of matrix products: bf16 is faster where the processor multiplies it itself.
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: Precision,
-
-    /// Windows of a batch that are computed at once: fewer take less memory and a little more time, and learn the
-    /// same. Default: all of the batch.
-    #[arg(long, value_name = "WINDOWS", value_parser = clap::value_parser!(u32).range(1..))]
-    micro_batch: Option<u32>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 
     /// Text to measure the shared and the personal model on; never trained on.
     #[arg(long, value_name = "FILE")]
@@ -71,10 +57,38 @@ pub(super) struct LearningArgs {
     hold_out: f64,
 }
 
-impl LearningArgs {
+/// Flags that say how to compute.
+#[derive(Args)]
+pub(super) struct ComputeArgs {
+    /// Threads for training. Default: half of the cores.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
+    /// Where to compute: auto takes a GPU if there is one.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(super) device: DeviceChoice,
+
+    /// Number format of matrix products: bf16 is faster where the processor multiplies it itself.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(super) precision: Precision,
+
+    /// Windows of a batch that are computed at once: fewer take less memory and a little more time, and learn the
+    /// same. Default: all of the batch.
+    #[arg(long, value_name = "WINDOWS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) micro_batch: Option<u32>,
+}
+
+impl ComputeArgs {
     /// Number of training threads.
     pub(super) fn threads(&self) -> Result<usize> {
         training_threads(self.threads)
+    }
+}
+
+impl LearningArgs {
+    /// Number of training threads.
+    pub(super) fn threads(&self) -> Result<usize> {
+        self.compute.threads()
     }
 
     /// Opens the text and says what it is.
@@ -94,8 +108,9 @@ impl LearningArgs {
     /// The learner's settings; `default_seed` is used unless one was given.
     pub(super) fn learner_config(&self, genesis: &Genesis, default_seed: u64) -> Result<LearnerConfig> {
         let seed = self.seed.unwrap_or(default_seed);
-        let config = LearnerConfig::of(genesis, self.device.resolve()?, self.precision, seed);
-        let micro_batch = self.micro_batch.map_or(config.batch, |windows| config.batch.min(windows as usize));
+        let ComputeArgs { device, precision, micro_batch, .. } = self.compute;
+        let config = LearnerConfig::of(genesis, device.resolve()?, precision, seed);
+        let micro_batch = micro_batch.map_or(config.batch, |windows| config.batch.min(windows as usize));
         Ok(LearnerConfig { micro_batch, ..config })
     }
 }

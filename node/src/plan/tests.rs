@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::Value;
 use swarm_protocol::architecture::Architecture;
 use swarm_protocol::delta::Header;
-use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::identity::Identity;
 use swarm_protocol::peer::{Part, Peer};
@@ -97,21 +96,7 @@ fn deltas_and_snapshots_are_as_large_as_planned() {
     let sample = Sample::take(&genesis).unwrap();
     assert!((2.0..8.0).contains(&sample.bits_a_coefficient), "{sample}");
     let identity = Identity::from_secret(&[1; 32]);
-    let zero = Digest::default();
-    let header = Header {
-        version: 1,
-        swarm: genesis.swarm_id(),
-        round: 0,
-        author: identity.public(),
-        base: zero,
-        checkpoint_round: 0,
-        checkpoint_digest: zero,
-        body_hash: zero,
-        body_length: 0,
-        tokens: 0,
-        loss_before: 0,
-        loss_after: 0,
-    };
+    let header = Header::new(genesis.swarm_id(), 0, identity.public(), &[]);
     let signed = header.sign(&identity);
     let part = Part { trains: true, found_after: None, stop_before: None };
     let mut core = Peer::new(Duration::ZERO, genesis.clone(), identity, part).unwrap().snapshot();

@@ -6,7 +6,7 @@ use swarm_optimizer::sparse::{Entry, Step};
 use super::*;
 use crate::architecture::Architecture;
 use crate::checks::Direct;
-use crate::delta::{Header, VERSION};
+use crate::delta::Header;
 use crate::genesis::Genesis;
 use crate::identity::Identity;
 use crate::packing;
@@ -51,20 +51,7 @@ fn delta(genesis: &Genesis, layout: &Layout, author: u8, round: u64, other: bool
     }
     let body = packing::encode(layout, &genesis.rule, genesis.rule.k, &sparse).unwrap();
     let identity = Identity::from_secret(&[author + 1; 32]);
-    let header = Header {
-        version: VERSION,
-        swarm: genesis.swarm_id(),
-        round,
-        author: identity.public(),
-        base: Digest::default(),
-        checkpoint_round: 0,
-        checkpoint_digest: Digest::default(),
-        body_hash: Digest::of_bytes(&body),
-        body_length: body.len() as u32,
-        tokens: 0,
-        loss_before: 0,
-        loss_after: 0,
-    };
+    let header = Header::new(genesis.swarm_id(), round, identity.public(), &body);
     Delta { id: header.id(), signed: header.sign(&identity), body: body.into() }
 }
 

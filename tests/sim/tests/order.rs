@@ -17,7 +17,7 @@ use swarm_optimizer::layout::Layout;
 use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::architecture::Architecture;
 use swarm_protocol::checks::Checks;
-use swarm_protocol::delta::{Header, SignedHeader, VERSION};
+use swarm_protocol::delta::{Header, SignedHeader};
 use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::{Genesis, Rule};
 use swarm_protocol::identity::{Identity, PeerKey};
@@ -84,20 +84,7 @@ static STOCK: LazyLock<Stock> = LazyLock::new(|| {
             [Entry { position: 0, level }],
         );
         let body = packing::encode(&layout, &genesis.rule, genesis.rule.k, &delta).unwrap();
-        let header = Header {
-            version: VERSION,
-            swarm: genesis.swarm_id(),
-            round,
-            author: identity.public(),
-            base: Digest::default(),
-            checkpoint_round: 0,
-            checkpoint_digest: Digest::default(),
-            body_hash: Digest::of_bytes(&body),
-            body_length: body.len() as u32,
-            tokens: 1,
-            loss_before: 0,
-            loss_after: 0,
-        };
+        let header = Header::new(genesis.swarm_id(), round, identity.public(), &body);
         let signed = header.sign(&identity);
         assert!(signed.verify());
         Gossip::Delta(Box::new(signed), Some(body)).encode()
