@@ -18,6 +18,8 @@ use crate::digest::Digest;
 
 /// The only version of the rules that this build knows.
 pub const VERSION: u32 = 1;
+/// What the canonical bytes begin with.
+const DOMAIN: &[u8] = b"swarm genesis 1\n";
 
 /// A genesis that cannot be used. The text names the key and what it must be.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -278,9 +280,22 @@ impl Genesis {
     /// The canonical bytes: a domain line, then bincode with fixed-width little-endian integers,
     /// floats by their bits.
     pub fn canonical_bytes(&self) -> Vec<u8> {
-        let mut bytes = b"swarm genesis 1\n".to_vec();
+        let mut bytes = DOMAIN.to_vec();
         bytes.extend(codec::encode(self));
         bytes
+    }
+
+    /// The genesis whose canonical bytes these are.
+    ///
+    /// # Errors
+    /// [`GenesisError`]; bytes that hash to a swarm id that was asked for are of a build whose formats differ.
+    pub fn from_canonical_bytes(bytes: &[u8]) -> Result<Self, GenesisError> {
+        let read = bytes.strip_prefix(DOMAIN).and_then(codec::decode::<Self>);
+        let genesis = read.ok_or_else(|| {
+            GenesisError::Syntax("these are not the bytes of a genesis that this build of swarm knows".into())
+        })?;
+        genesis.validate().map_err(GenesisError::Value)?;
+        Ok(genesis)
     }
 
     /// The swarm id: BLAKE3 of the canonical bytes.
@@ -400,6 +415,18 @@ mod tests {
         assert_eq!(bytes.len(), 16 + 4 + (8 + 6) + 8 + 6 * 4 + (3 * 4 + 1) + (5 * 4 + 5 * 8) + 6 * 4);
         assert_eq!(&bytes[..24], b"swarm genesis 1\n\x01\0\0\0\x06\0\0\0");
         assert_eq!(format!("{:.16}", nano().swarm_id()), include_str!("../golden/nano.swarm-id").trim());
+    }
+
+    #[test]
+    fn canonical_bytes_are_read_back() {
+        let bytes = nano().canonical_bytes();
+        assert_eq!(Genesis::from_canonical_bytes(&bytes).unwrap(), nano());
+        assert!(Genesis::from_canonical_bytes(&bytes[..bytes.len() - 1]).is_err());
+        assert!(Genesis::from_canonical_bytes(&bytes[1..]).is_err());
+        let mut none = nano();
+        none.rule.k = 0;
+        let error = Genesis::from_canonical_bytes(&none.canonical_bytes()).unwrap_err().to_string();
+        assert!(error.contains("rule.k"), "{error}");
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub mod fetch;
 pub mod genesis;
 pub mod identity;
 pub mod initial;
+pub mod invite;
 pub mod ledger;
 pub mod membership;
 pub mod pacer;

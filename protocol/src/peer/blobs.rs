@@ -170,9 +170,12 @@ impl Peer {
         self.part_failed(hash);
     }
 
-    /// Up to `length` bytes from `offset` of a body or a part of a checkpoint, and how long that is.
+    /// Up to `length` bytes from `offset` of a body, of a part of a checkpoint, or of the genesis, and how long that
+    /// is. The genesis goes by the swarm id, for those who have been told no more than that.
     fn piece(&self, hash: &Digest, offset: u64, length: usize) -> Option<(u64, Vec<u8>)> {
-        let Some(body) = self.log.body(hash) else { return self.checkpoints.blob(hash, offset, length) };
+        let genesis = (*hash == self.swarm).then(|| self.genesis.canonical_bytes());
+        let held = genesis.as_deref().or_else(|| self.log.body(hash).map(|body| &body[..]));
+        let Some(body) = held else { return self.checkpoints.blob(hash, offset, length) };
         let start = usize::try_from(offset).ok().filter(|start| *start < body.len())?;
         let end = start.saturating_add(length).min(body.len());
         Some((body.len() as u64, body[start..end].to_vec()))
