@@ -98,13 +98,16 @@ mod tests {
     }
 
     #[test]
-    fn canonical_bytes_only_grow_where_there_is_a_parent() {
+    fn canonical_bytes_say_whether_there_is_a_parent() {
         let fork = fork();
         let plain = Genesis { parent: None, ..fork.clone() };
         let (with, without) = (fork.canonical_bytes(), plain.canonical_bytes());
         let parent = fork.parent.unwrap();
-        let added = [&[1][..], &parent.swarm.0, &24u64.to_le_bytes(), &parent.state.0].concat();
-        assert_eq!(with, [without, added].concat());
+        let (none, before) = without.split_last().unwrap();
+        assert_eq!(*none, 0);
+        let some = [&[1][..], &parent.swarm.0, &24u64.to_le_bytes(), &parent.state.0].concat();
+        assert_eq!(with, [before, &some].concat());
+        assert_eq!(Genesis::from_canonical_bytes(&with).unwrap(), fork);
     }
 
     #[test]
