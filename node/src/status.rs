@@ -1,6 +1,7 @@
 //! What a node says about itself in files: `status.json` while it runs, `report.json` when it stops.
 
 use serde::Serialize;
+use swarm_protocol::checkpoint::Name;
 
 /// Where a process is. Rewritten about twice a second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -39,6 +40,23 @@ pub(crate) struct Status {
     pub(crate) log_digest: String,
     /// Deltas held.
     pub(crate) open_deltas: usize,
+    /// The newest checkpoint.
+    pub(crate) checkpoint: Option<Checkpoint>,
+}
+
+/// A checkpoint, as invites pin it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Checkpoint {
+    /// Number of rounds settled in it.
+    pub(crate) settled: u64,
+    /// BLAKE3 of its manifest, in hex.
+    pub(crate) manifest: String,
+}
+
+impl From<Name> for Checkpoint {
+    fn from(name: Name) -> Self {
+        Self { settled: name.settled, manifest: name.manifest.to_string() }
+    }
 }
 
 /// One round of a node's history.

@@ -19,6 +19,7 @@ use crate::checks::Checks;
 use crate::delta::Delta;
 use crate::digest::Digest;
 use crate::genesis::Rule;
+use crate::identity::PeerKey;
 use crate::round_log::RoundLog;
 
 /// Rounds whose sums are kept, 4 bytes a parameter each: the one under way, and the one before.
@@ -258,6 +259,12 @@ impl Replica {
             self.deltas_folded = self.deltas_folded.saturating_sub(open.folded.len() as u64);
         }
         self.forget(given_up);
+    }
+
+    /// Whether a delta of anybody but `me` is in C, of a round that is not settled yet.
+    pub fn has_folded_others(&self, me: &PeerKey) -> bool {
+        let mut open = self.open.values().flat_map(|open| &open.folded);
+        open.any(|delta| delta.header().author != *me)
     }
 
     /// C, with everything folded so far.

@@ -173,3 +173,62 @@ fn nor_do_they_in_a_fork() {
         joins(world(fork.clone(), Some(&c0)), seconds, what, claim);
     }
 }
+
+/// Where most authors lie about a checkpoint that might be, a newcomer is led astray, and waits; one that was
+/// invited to a checkpoint starts from that.
+#[test]
+fn who_was_invited_to_a_checkpoint_takes_no_other() {
+    let might_be: Claim = |settled| settled / 4 * 4;
+    for pinned in [false, true] {
+        let mut world = world(genesis(), None);
+        for round in 0..ROUNDS {
+            while world.peers[HONEST[0]].round() < round {
+                world.run_until(world.now + Duration::from_millis(50));
+            }
+            for at in LIARS {
+                let bytes = delta(&world, at, round, might_be);
+                (0..world.peers.len()).for_each(|to| world.gossip(to, at, &bytes));
+            }
+            if round == 22 {
+                let pin = world.peers[HONEST[0]].newest_checkpoint().unwrap();
+                assert_eq!(world.add(Part { stop_before: Some(ROUNDS), ..JOINER }), LATE);
+                if pinned {
+                    world.peers[LATE].pin(pin);
+                }
+            }
+        }
+        world.run_for(30);
+        let mut chosen = world.reports[LATE].iter().filter_map(|report| match report {
+            Report::JoiningAt(name) => Some(*name),
+            _ => None,
+        });
+        let first = chosen.next().unwrap();
+        assert_eq!(first.manifest != Digest::of_bytes(b"nobody made it"), pinned);
+        assert_eq!(chosen.next().is_none(), pinned, "it is tried again");
+        assert_eq!(world.finished.contains(&LATE), pinned, "{:?}", world.reports[LATE]);
+        if pinned {
+            world.assert_agreement(&[0, 1, LATE]);
+        }
+    }
+}
+
+/// A checkpoint that nobody holds any more is waited for, and said to be missing; nothing is founded.
+#[test]
+fn a_pin_that_is_too_old_is_said() {
+    let mut world = world(genesis(), None);
+    while world.peers[HONEST[0]].newest_checkpoint().is_none() {
+        world.run_for(1);
+    }
+    let pin = world.peers[HONEST[0]].newest_checkpoint().unwrap();
+    world.run_for(12);
+    assert_eq!(world.add(Part { stop_before: Some(ROUNDS), ..FOUNDER }), LATE);
+    world.peers[LATE].pin(pin);
+    world.run_for(10);
+    let reports = &world.reports[LATE];
+    let says = |report: &Report| matches!(report, Report::CannotJoin(why) if why.contains("new invite"));
+    assert!(reports.iter().any(says), "{reports:?}");
+    assert!(
+        !reports.iter().any(|report| matches!(report, Report::Founded | Report::Joined { .. })),
+        "{reports:?}"
+    );
+}

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::{NodeArgs, block_on, farewell};
+use super::{GenesisArg, NodeArgs, block_on, farewell};
 use crate::node;
 use crate::trainer::{Trainer, TrainerState};
 
@@ -11,12 +11,15 @@ use crate::trainer::{Trainer, TrainerState};
 #[derive(Args)]
 pub(super) struct Bootstrap {
     #[command(flatten)]
+    genesis: GenesisArg,
+
+    #[command(flatten)]
     node: NodeArgs,
 }
 
 impl Bootstrap {
     pub(super) fn execute(self) -> Result<()> {
-        let (store, genesis) = self.node.open()?;
+        let (store, genesis) = self.genesis.open(&self.node)?;
         let dir = store.dir().to_owned();
         let setup = self.node.setup(store, genesis)?;
         let nobody: Option<fn(Option<TrainerState>) -> Result<Trainer>> = None;

@@ -8,9 +8,13 @@ mod fork;
 #[cfg(feature = "train")]
 mod generate;
 mod id;
+mod invite;
+#[cfg(feature = "train")]
+mod join;
 #[cfg(feature = "train")]
 mod lab;
 mod new;
+mod peers;
 #[cfg(feature = "train")]
 mod plan;
 mod rules;
@@ -25,6 +29,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use libp2p::Multiaddr;
+use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 
 use crate::net::{Rate, parse_address};
@@ -46,7 +51,11 @@ enum Command {
     Fork(fork::Fork),
     #[cfg(feature = "train")]
     Run(run::Run),
+    #[cfg(feature = "train")]
+    Join(Box<join::Join>),
     Bootstrap(bootstrap::Bootstrap),
+    Invite(invite::Invite),
+    Peers(peers::Peers),
     Id(id::Id),
     #[cfg(feature = "train")]
     Generate(generate::Generate),
@@ -77,7 +86,11 @@ pub(crate) fn main() -> ExitCode {
         Command::Fork(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Run(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Join(command) => command.execute(),
         Command::Bootstrap(command) => command.execute(),
+        Command::Invite(command) => command.execute(),
+        Command::Peers(command) => command.execute(),
         Command::Id(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Generate(command) => command.execute(),
@@ -102,10 +115,6 @@ pub(crate) fn main() -> ExitCode {
 /// Flags of every command that runs a node.
 #[derive(Args)]
 struct NodeArgs {
-    /// The swarm's genesis file (see `swarm new`). May be left out if --dir already belongs to a swarm.
-    #[arg(long, value_name = "FILE")]
-    genesis: Option<PathBuf>,
-
     /// The node's folder: identity, snapshot, status. Made if it is not there.
     /// Default: swarm- and the first digits of the swarm id, in the current folder.
     #[arg(long, value_name = "DIR")]
@@ -138,13 +147,21 @@ struct NodeArgs {
     max_upload: Option<Rate>,
 }
 
-impl NodeArgs {
+/// Which swarm a node takes part in.
+#[derive(Args)]
+struct GenesisArg {
+    /// The swarm's genesis file (see `swarm new`). May be left out if --dir already belongs to a swarm.
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+}
+
+impl GenesisArg {
     /// Opens the node's folder and reads the genesis.
-    fn open(&self) -> Result<(Store, Arc<Genesis>)> {
+    fn open(&self, node: &NodeArgs) -> Result<(Store, Arc<Genesis>)> {
         let genesis = self.genesis.as_deref().map(store::read_genesis).transpose()?;
-        let dir = match (&self.dir, &genesis) {
+        let dir = match (&node.dir, &genesis) {
             (Some(dir), _) => dir.clone(),
-            (None, Some(genesis)) => PathBuf::from(format!("swarm-{:.8}", genesis.swarm_id())),
+            (None, Some(genesis)) => default_dir(&genesis.swarm_id()),
             (None, None) => {
                 anyhow::bail!("name a genesis with --genesis FILE, or a node's folder with --dir DIR")
             }
@@ -152,7 +169,14 @@ impl NodeArgs {
         let (store, genesis) = Store::open(&dir, genesis)?;
         Ok((store, Arc::new(genesis)))
     }
+}
 
+/// The folder of a node of this swarm, unless another is named.
+fn default_dir(swarm: &Digest) -> PathBuf {
+    PathBuf::from(format!("swarm-{swarm:.8}"))
+}
+
+impl NodeArgs {
     fn setup(&self, store: Store, genesis: Arc<Genesis>) -> Result<node::Setup> {
         let listen = if self.listen.is_empty() {
             vec![parse_address("/ip4/0.0.0.0/tcp/0")?, parse_address("/ip4/0.0.0.0/udp/0/quic-v1")?]
@@ -169,6 +193,8 @@ impl NodeArgs {
             validates: false,
             snapshot_interval: std::time::Duration::from_secs(self.snapshot_seconds.into()),
             max_upload: self.max_upload,
+            pin: None,
+            asked: std::time::Instant::now(),
         })
     }
 }

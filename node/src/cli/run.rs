@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use swarm_protocol::genesis::Genesis;
 
-use super::{NodeArgs, block_on, farewell, training_threads, with_passive_openmp};
+use super::{GenesisArg, NodeArgs, block_on, farewell, training_threads, with_passive_openmp};
 use crate::data::{Corpus, CorpusOptions};
 use crate::model::{DeviceChoice, Precision};
 use crate::node::{self, Rounds};
@@ -23,7 +23,17 @@ const MAX_VALIDATION: u64 = 4 << 20;
 #[derive(Args)]
 pub(super) struct Run {
     #[command(flatten)]
-    node: NodeArgs,
+    genesis: GenesisArg,
+
+    #[command(flatten)]
+    part: PartArgs,
+}
+
+/// Flags of every command that trains and takes part.
+#[derive(Args)]
+pub(super) struct PartArgs {
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
 
     #[command(flatten)]
     learning: LearningArgs,
@@ -135,17 +145,30 @@ fn read_validation(path: &Path, genesis: &Genesis) -> Result<Vec<u8>> {
 
 impl Run {
     pub(super) fn execute(self) -> Result<()> {
+        self.part.prepare()?;
+        let (store, genesis) = self.genesis.open(&self.part.node)?;
+        let setup = self.part.node.setup(store, genesis)?;
+        self.part.run(setup)
+    }
+}
+
+impl PartArgs {
+    /// To be called before anything else: it may start the program anew.
+    pub(super) fn prepare(&self) -> Result<()> {
+        with_passive_openmp(self.learning.threads()?)
+    }
+
+    /// Trains and takes part until it is done, or stopped.
+    pub(super) fn run(self, mut setup: node::Setup) -> Result<()> {
         let threads = self.learning.threads()?;
-        with_passive_openmp(threads)?;
-        let (store, genesis) = self.node.open()?;
-        let dir = store.dir().to_owned();
+        let genesis = setup.genesis.clone();
+        let dir = setup.store.dir().to_owned();
         let corpus = self.learning.corpus(&genesis)?;
         let validation = self.learning.validation(&genesis)?;
         // Every node reads its text in an order of its own: its key is as good a seed as any.
-        let key = store.identity()?.public().0;
+        let key = setup.store.identity()?.public().0;
         let seed = key.first_chunk().copied().map_or(0, u64::from_le_bytes);
         let config = self.learning.learner_config(&genesis, seed)?;
-        let mut setup = self.node.setup(store, genesis.clone())?;
         setup.rounds = self.rounds;
         setup.validates = validation.is_some();
         let train = move |state: Option<TrainerState>| {

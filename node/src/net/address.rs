@@ -98,13 +98,18 @@ pub(super) fn is_dialable(address: &Multiaddr, same_machine: bool) -> bool {
         })
 }
 
-/// Whether the other end of a connection is on this machine.
-pub(super) fn is_loopback(address: &Multiaddr) -> bool {
+/// The address that these bytes are, if it is one that this program can use: bytes of an invite.
+pub(crate) fn multiaddr(bytes: &[u8]) -> Option<Multiaddr> {
+    Multiaddr::try_from(bytes.to_vec()).ok().filter(|address| endpoint(address).is_some())
+}
+
+/// Whether an address is of this machine itself.
+pub(crate) fn is_loopback(address: &Multiaddr) -> bool {
     matches!(endpoint(address), Some(Endpoint { ip: Some(ip), .. }) if ip.is_loopback())
 }
 
 /// The peer id at the end of an address.
-pub(super) fn peer_in(address: &Multiaddr) -> Option<PeerId> {
+pub(crate) fn peer_in(address: &Multiaddr) -> Option<PeerId> {
     match address.iter().last() {
         Some(Protocol::P2p(peer)) => Some(peer),
         _ => None,

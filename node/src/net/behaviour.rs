@@ -232,17 +232,8 @@ mod tests {
     #[tokio::test]
     async fn every_protocol_accepts_its_settings() {
         let keypair = identity::Keypair::generate_ed25519();
-        let config = |max_gossip| Config {
-            secret: [0; 32],
-            swarm_id: [1; 32],
-            listen: Vec::new(),
-            bootstrap: Vec::new(),
-            mdns: false,
-            max_gossip,
-            max_request: 1,
-            max_response: 1,
-            max_upload: None,
-        };
+        let config =
+            |max_gossip| Config { max_gossip, ..Config::new([0; 32], [1; 32], Vec::new(), Vec::new()) };
         let names = Names::new(&[1; 32]);
         for size in [0, 1, 64 * 1024, 1 << 20] {
             Behaviour::new(&config(size), &names, &keypair).unwrap();

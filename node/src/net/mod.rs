@@ -56,11 +56,12 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use swarm_protocol::identity::PeerKey;
 use swarm_protocol::peer::Verdict;
+use swarm_protocol::wire;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-#[cfg(test)]
-use address::peer_key;
-pub(crate) use address::{parse_address, peer_id};
+pub(crate) use address::{
+    is_loopback as is_on_this_machine, multiaddr, parse_address, peer_id, peer_in, peer_key,
+};
 #[cfg(feature = "train")]
 pub(crate) use behaviour::MESH;
 #[cfg(feature = "train")]
@@ -83,6 +84,8 @@ pub(crate) struct Config {
     pub(crate) listen: Vec<Multiaddr>,
     /// Addresses of peers to join through, with or without `/p2p/<peer id>`.
     pub(crate) bootstrap: Vec<Multiaddr>,
+    /// Peers met before, tried silently while nobody is connected.
+    pub(crate) known: Vec<(PeerId, Vec<Multiaddr>)>,
     /// Whether to look for peers on the local network by multicast DNS (RFC 6762).
     pub(crate) mdns: bool,
     /// The largest gossip payload, in bytes.
@@ -93,6 +96,29 @@ pub(crate) struct Config {
     pub(crate) max_response: usize,
     /// How fast responses that are bulk are sent.
     pub(crate) max_upload: Option<Rate>,
+}
+
+impl Config {
+    /// A node of this swarm with the core's limits, no discovery on the local network and no limit of its own.
+    pub(crate) fn new(
+        secret: [u8; 32],
+        swarm_id: [u8; 32],
+        listen: Vec<Multiaddr>,
+        bootstrap: Vec<Multiaddr>,
+    ) -> Self {
+        Self {
+            secret,
+            swarm_id,
+            listen,
+            bootstrap,
+            known: Vec::new(),
+            mdns: false,
+            max_gossip: wire::MAX_GOSSIP,
+            max_request: wire::MAX_REQUEST,
+            max_response: wire::MAX_RESPONSE,
+            max_upload: None,
+        }
+    }
 }
 
 /// What the core asks of the network.
@@ -154,6 +180,22 @@ pub(crate) enum Event {
     Disconnected {
         /// The peer.
         peer: PeerKey,
+    },
+    /// A peer of this swarm said where it can be reached.
+    Met {
+        /// The peer.
+        peer: PeerId,
+        /// Its addresses that are worth dialling.
+        addresses: Vec<Multiaddr>,
+    },
+    /// A peer was disconnected and is refused, for whatever reason.
+    Banned {
+        /// The peer.
+        peer: PeerId,
+        /// For how long.
+        duration: Duration,
+        /// Why, in words.
+        reason: String,
     },
     /// A gossip payload that has not been seen in the last ten minutes. The core owes a
     /// [`Command::Verdict`]; of too many unjudged payloads the oldest are ignored.

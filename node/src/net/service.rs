@@ -69,6 +69,8 @@ pub(super) struct Service {
     fatal: Option<String>,
     peers: Peers,
     bootstrap: Bootstrap,
+    /// Peers met in earlier runs.
+    known: Vec<(PeerId, Vec<Multiaddr>)>,
     discovery: Discovery,
     bans: HashMap<PeerId, Instant>,
     /// What gossip awaits a verdict: the payload's id and who passed it on.
@@ -119,6 +121,7 @@ impl Service {
             fatal: None,
             peers: Peers::new(now),
             bootstrap: Bootstrap::new(config.bootstrap, &local, now),
+            known: config.known,
             discovery: Discovery::new(now),
             bans: HashMap::new(),
             unjudged: Tokens::new(UNJUDGED),
@@ -268,6 +271,7 @@ impl Service {
         self.dial_bootstrap(now);
         if self.discovery.is_due(now) {
             self.look_for_peers();
+            self.dial_known();
         }
     }
 
@@ -286,6 +290,15 @@ impl Service {
         if kad.iter_queries().next().is_none() {
             kad.get_closest_peers(local);
             kad.get_closest_peers(PeerId::random());
+        }
+    }
+
+    /// Tries those met in earlier runs, while nobody is there.
+    fn dial_known(&mut self) {
+        if self.peers.len() == 0 {
+            for (peer, addresses) in self.known.clone() {
+                self.dial_found(peer, addresses);
+            }
         }
     }
 

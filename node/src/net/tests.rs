@@ -22,17 +22,9 @@ struct Node {
 }
 
 fn config(seed: u8, listen: &str, bootstrap: &[&Multiaddr]) -> Config {
-    Config {
-        secret: [seed; 32],
-        swarm_id: SWARM,
-        listen: vec![listen.parse().unwrap()],
-        bootstrap: bootstrap.iter().map(|address| (*address).clone()).collect(),
-        mdns: false,
-        max_gossip: 64 * 1024,
-        max_request: 1024,
-        max_response: 1 << 20,
-        max_upload: None,
-    }
+    let bootstrap = bootstrap.iter().map(|address| (*address).clone()).collect();
+    let config = Config::new([seed; 32], SWARM, vec![listen.parse().unwrap()], bootstrap);
+    Config { max_gossip: 64 * 1024, max_request: 1024, max_response: 1 << 20, ..config }
 }
 
 impl Node {

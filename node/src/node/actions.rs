@@ -5,7 +5,7 @@ use swarm_protocol::peer::rounds::Extracted;
 use swarm_protocol::peer::{Action, Report};
 use swarm_protocol::wire::BULK;
 
-use super::{Ended, Node, Rounds, VALIDATE_EVERY};
+use super::{Ended, Node, Rounds, VALIDATE_EVERY, unix_time};
 use crate::net::{Command, Event};
 use crate::status::RoundRecord;
 use crate::trainer::Order;
@@ -46,6 +46,11 @@ impl Node {
                 );
             }
             Event::BootstrapConnected { address } => tracing::info!("connected to bootstrap {address}"),
+            Event::Met { peer, addresses } => self.book.met(&peer, &addresses, unix_time()),
+            Event::Banned { peer, duration, reason } => {
+                self.book.ban(&peer, reason, unix_time().saturating_add(duration.as_secs()));
+                self.write_book();
+            }
             Event::PublishFailed { reason } => {
                 // Neighbours fetch what they miss; with nobody there it is no failure at all.
                 tracing::debug!("gossip: {reason}");
@@ -98,6 +103,7 @@ impl Node {
                 }
                 Action::Folded => {
                     self.folds += 1;
+                    self.note_first_delta();
                     if let Some(trainer) = &self.trainer {
                         trainer.newest.put(self.peer.coefficients().clone(), self.peer.take_touched());
                     }
@@ -126,6 +132,17 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Says how long it took from the user's word to what others have learned.
+    fn note_first_delta(&mut self) {
+        if let Some(asked) = self.asked
+            && self.peer.has_folded_others()
+        {
+            self.asked = None;
+            let seconds = asked.elapsed().as_secs_f64();
+            tracing::info!("the first delta of another device is folded, {seconds:.1} s after the start");
+        }
     }
 
     fn start_round(&mut self, round: u64) -> Result<()> {

@@ -10,7 +10,7 @@ use swarm_protocol::peer::Peer;
 use swarm_protocol::peer::snapshot::own_deltas;
 
 use super::Node;
-use crate::status::{Report, Status, peak_memory, rate};
+use crate::status::{Checkpoint, Report, Status, peak_memory, rate};
 use crate::store::snapshot::NodeSnapshot;
 use crate::store::write_atomically;
 use crate::trainer::{Order, Progress, TrainerState};
@@ -147,8 +147,18 @@ impl Node {
             state_digest,
             log_digest,
             open_deltas: self.peer.held_deltas(),
+            checkpoint: self.peer.newest_checkpoint().map(Checkpoint::from),
         };
         if let Err(error) = self.write_json("status.json", &status)
+            && !std::mem::replace(&mut self.disk_warned, true)
+        {
+            tracing::warn!("{error:#}");
+        }
+    }
+
+    /// Rewrites the book of peers if it has changed.
+    pub(super) fn write_book(&mut self) {
+        if let Err(error) = self.book.write(self.store.dir())
             && !std::mem::replace(&mut self.disk_warned, true)
         {
             tracing::warn!("{error:#}");

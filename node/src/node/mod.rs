@@ -10,17 +10,23 @@
 //! the next. All rules are in the core; here is only what to do about them on this device.
 
 mod actions;
+mod book;
 mod files;
+mod genesis;
 mod restore;
 
+pub(crate) use book::{Book, unix_time};
 #[cfg(feature = "train")]
 pub(crate) use files::take_out;
+#[cfg(feature = "train")]
+pub(crate) use genesis::fetch_genesis;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use libp2p::Multiaddr;
+use swarm_protocol::checkpoint::Name;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::peer::Peer;
 use tokio::sync::mpsc::Receiver;
@@ -96,6 +102,10 @@ pub(crate) struct Setup {
     pub(crate) snapshot_interval: Duration,
     /// How fast bulk is sent.
     pub(crate) max_upload: Option<net::Rate>,
+    /// The checkpoint that a newcomer starts from, and from no other.
+    pub(crate) pin: Option<Name>,
+    /// When the user asked for all this.
+    pub(crate) asked: Instant,
 }
 
 /// How a run ended.
@@ -139,6 +149,9 @@ struct Node {
     join_trouble: &'static str,
     /// What this identity signed last is not known: nothing is signed for a while.
     doubt: Option<Doubt>,
+    /// When the user asked for this run; `None` once the first delta of somebody else has been folded, and said.
+    asked: Option<Instant>,
+    book: Book,
 }
 
 /// Runs a node until its rounds are done or somebody stops it.
@@ -152,22 +165,35 @@ pub(crate) async fn run(
     train: Option<impl FnOnce(Option<TrainerState>) -> Result<Trainer>>,
 ) -> Result<Ended> {
     let began = Instant::now();
-    let Setup { store, genesis, listen, bootstrap, mdns, rounds, validates, snapshot_interval, max_upload } =
-        setup;
-    let identity = store.identity()?;
-    let secret = identity.secret();
-    let Restored { peer, totals, trainer: state, doubt } =
-        restore::restore(&store, &genesis, identity, &bootstrap, mdns, train.is_some())?;
-    let config = net::Config {
-        secret,
-        swarm_id: genesis.swarm_id().0,
+    let Setup {
+        store,
+        genesis,
         listen,
         bootstrap,
         mdns,
-        max_gossip: swarm_protocol::wire::MAX_GOSSIP,
-        max_request: swarm_protocol::wire::MAX_REQUEST,
-        max_response: swarm_protocol::wire::MAX_RESPONSE,
+        rounds,
+        validates,
+        snapshot_interval,
         max_upload,
+        ..
+    } = setup;
+    let mut book = Book::read(store.dir());
+    book.end_bans(unix_time());
+    let identity = store.identity()?;
+    let secret = identity.secret();
+    let Restored { peer, totals, trainer: state, doubt } = restore::restore(
+        &store,
+        &genesis,
+        identity,
+        &bootstrap,
+        mdns || !book.known.is_empty(),
+        train.is_some(),
+    )?;
+    let config = net::Config {
+        mdns,
+        max_upload,
+        known: book.addresses(),
+        ..net::Config::new(secret, genesis.swarm_id().0, listen, bootstrap)
     };
     let (network, mut events, service) = net::start(config).await?;
     let (kept, trainer) = match train {
@@ -205,7 +231,14 @@ pub(crate) async fn run(
         disk_warned: false,
         join_trouble: "",
         doubt,
+        asked: Some(setup.asked),
+        book,
     };
+    for (peer, duration, reason) in node.book.bans(unix_time()) {
+        if let Some(peer) = net::peer_key(&peer) {
+            node.network.send(net::Command::Ban { peer, duration, reason }).await?;
+        }
+    }
     tracing::info!(
         "swarm {:.16} ({}), {} parameters, peer {}, folder {}",
         genesis.swarm_id(),
@@ -216,6 +249,9 @@ pub(crate) async fn run(
     );
     tracing::info!("whatever the others do: {}", Bounds::new(&genesis, snapshot_interval)?);
     node.peer.set_stop(target);
+    if let Some(pin) = setup.pin {
+        node.peer.pin(pin);
+    }
     if !node.peer.has_state() {
         node.looking = "this swarm is a fork: looking for a peer that has its starting model".into();
         tracing::info!(
@@ -258,7 +294,10 @@ impl Node {
                 },
                 () = sleep_until(wake) => self.peer.handle_wake(self.now()),
                 _ = status.tick() => self.write_status("", ""),
-                _ = snapshots.tick() => self.start_saving(),
+                _ = snapshots.tick() => {
+                    self.start_saving();
+                    self.write_book();
+                }
                 () = &mut stop => return Ok(Ended::Stopped),
             }
             self.check_finish()?;

@@ -64,7 +64,7 @@ pub(super) fn restore(
     genesis: &Arc<Genesis>,
     identity: Identity,
     bootstrap: &[Multiaddr],
-    mdns: bool,
+    looks_around: bool,
     trains: bool,
 ) -> Result<Restored> {
     let signed = store.last_signed()?;
@@ -104,11 +104,11 @@ pub(super) fn restore(
         // Alone it could only sign rounds that it may have signed before.
         _ if doubt.is_some() => None,
         // Who was told where to find the swarm waits for it; who was not looks around on the local network
-        // for a moment and is the swarm otherwise. A replica that others join through is there at once.
+        // and where it has been for a moment and is the swarm otherwise. A replica that others join through is there at once.
         // All of those there may be waiting for the one who has a fork's starting point.
         (None, false) if c0.is_none() => None,
         (_, false) => Some(Duration::from_secs(10)),
-        (_, true) if mdns && trains => Some(Duration::from_secs(5)),
+        (_, true) if looks_around && trains => Some(Duration::from_secs(5)),
         (_, true) => Some(Duration::ZERO),
     };
     let next = match signed {

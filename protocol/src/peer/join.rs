@@ -6,6 +6,7 @@
 //!    last round, as several neighbours list them. The manifest that most of their authors name counts. The
 //!    manifest names all the rest, so nothing else has to be believed. (Headers of the round in which the
 //!    checkpoint was new would do as well, if nobody ever took up another history later.)
+//!    Who was invited to a certain checkpoint takes that one and asks nobody.
 //! 3. The coefficients are fetched by their digest, piece by piece, and verified against it.
 //! 4. Every round since is fetched in order, folded and settled as if it had been lived through.
 
@@ -27,6 +28,9 @@ use super::{Peer, Phase, Report};
 
 /// Rounds that the source may refuse in a row before another one is looked for. It may be silent a few times:
 /// whatever times out together counts as one silence, for a link that is busy stops all questions at once.
+/// What is said where nobody has the checkpoint of the invite.
+const NO_PIN: &str = "no neighbour has the checkpoint that the invite pins: it may be too old by now. Ask for a new \
+                      invite, or join with one that pins none";
 const MAX_UNANSWERED: u32 = 16;
 const SILENCE: u32 = MAX_UNANSWERED / 4;
 
@@ -194,8 +198,9 @@ impl Peer {
             return;
         }
         let retained = self.log.retains(self.log.settled(), status.settled);
-        let has_any =
-            self.has_state && (self.round >= status.round || retained && self.has_history(status.settled));
+        let has_any = self.pinned().is_none()
+            && self.has_state
+            && (self.round >= status.round || retained && self.has_history(status.settled));
         if has_any {
             self.compare(now, None, &BTreeSet::new());
             return;
@@ -203,10 +208,21 @@ impl Peer {
         self.take_checkpoint(now, source);
     }
 
+    /// Starts from this checkpoint and from no other, whatever authors vouch for, unless this peer has settled as
+    /// many rounds already. What comes after it is taken from the swarm as ever.
+    pub fn pin(&mut self, name: Name) {
+        self.pin = Some(name);
+    }
+
+    /// The checkpoint that this peer has still to start from.
+    fn pinned(&self) -> Option<Name> {
+        self.pin.filter(|pin| !self.member && pin.settled > self.log.settled())
+    }
+
     /// How long to look for somebody to join before going on alone. Who has been part of the swarm does so even
     /// if it was not to found one: all of its neighbours may be waiting like itself.
     pub(super) fn gives_up_seeking(&self) -> Option<Duration> {
-        if !self.has_state {
+        if !self.has_state || self.pinned().is_some() {
             return None;
         }
         if self.member { Some(GO_ON) } else { self.part.found_after }
@@ -226,6 +242,13 @@ impl Peer {
     /// Starts to join at the newest checkpoint of `source` or of another neighbour, for want of a history in
     /// common.
     pub(super) fn take_checkpoint(&mut self, now: Time, source: PeerKey) {
+        if let Some(pin) = self.pinned() {
+            let target = self.neighbours_at(|status| status.round).unwrap_or(0);
+            self.report(Report::JoiningAt(pin));
+            self.join_from(source, target, Stage::Fetching(pin));
+            self.continue_joining(now);
+            return;
+        }
         // One without a checkpoint, as after a restart, is no help: then another one will do.
         let any = self.given_up.is_some() || !self.has_state;
         let fits = |status: &Status| {
@@ -457,7 +480,8 @@ impl Peer {
             Stage::Fetching(name) => {
                 let name = *name;
                 if let Err(why) = self.continue_transfer(now, name) {
-                    self.seek_again(now, why);
+                    let pinned = self.pinned() == Some(name);
+                    self.seek_again(now, if pinned { NO_PIN } else { why });
                 }
             }
             Stage::CatchingUp { .. } => self.continue_catching_up(now, source, target),

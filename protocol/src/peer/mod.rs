@@ -47,7 +47,7 @@ use swarm_optimizer::layout::Layout;
 
 use crate::Time;
 use crate::anti_entropy::Neighbours;
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, Name};
 use crate::checks::{Checks, Direct};
 use crate::delta::Delta;
 use crate::digest::Digest;
@@ -107,6 +107,8 @@ pub struct Peer {
     start: Checkpoint,
     /// Whether C is that of the swarm: a peer of a fork begins without any.
     has_state: bool,
+    /// The checkpoint that a newcomer starts from, if it was invited to one.
+    pin: Option<Name>,
     /// A checkpoint that is being fetched, also while another source is looked for.
     transfer: Option<transfer::Transfer>,
     ledger: Ledger,
@@ -187,6 +189,7 @@ impl Peer {
             unpassed: BTreeSet::new(),
             pieces: BTreeMap::new(),
             checkpoints,
+            pin: None,
             transfer: None,
             ledger: Ledger::default(),
             faults: 0,
@@ -350,6 +353,16 @@ impl Peer {
     /// How many deltas have been folded, and how many of them late.
     pub fn folded_counts(&self) -> (u64, u64) {
         self.replica.folded_counts()
+    }
+
+    /// Whether C has learned from somebody else: a delta of another author is folded in a round that is open.
+    pub fn has_folded_others(&self) -> bool {
+        self.replica.has_folded_others(&self.me)
+    }
+
+    /// The newest checkpoint.
+    pub fn newest_checkpoint(&self) -> Option<Name> {
+        self.checkpoints.newest().map(|held| held.checkpoint.name())
     }
 
     /// The sets of all rounds that are open or retained.

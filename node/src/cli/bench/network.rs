@@ -12,7 +12,7 @@ use libp2p::Multiaddr;
 use serde::Serialize;
 use swarm_protocol::identity::PeerKey;
 use swarm_protocol::peer::Verdict;
-use swarm_protocol::wire::{MAX_CHUNK, MAX_GOSSIP, MAX_REQUEST, MAX_RESPONSE, SIGNED_HEADER_LEN};
+use swarm_protocol::wire::{MAX_CHUNK, SIGNED_HEADER_LEN};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -208,17 +208,7 @@ struct Pair {
 }
 
 fn config(secret: u8, listen: &str, bootstrap: Vec<Multiaddr>) -> Result<Config> {
-    Ok(Config {
-        secret: [secret; 32],
-        swarm_id: [0; 32],
-        listen: vec![net::parse_address(listen)?],
-        bootstrap,
-        mdns: false,
-        max_gossip: MAX_GOSSIP,
-        max_request: MAX_REQUEST,
-        max_response: MAX_RESPONSE,
-        max_upload: None,
-    })
+    Ok(Config::new([secret; 32], [0; 32], vec![net::parse_address(listen)?], bootstrap))
 }
 
 impl Pair {

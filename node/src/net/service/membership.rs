@@ -139,8 +139,12 @@ impl Service {
         let same_machine = self.peers.is_local(&peer);
         let kad = &mut self.swarm.behaviour_mut().kad;
         let useful = addresses.into_iter().filter(|address| address::is_dialable(address, same_machine));
-        for address in useful.take(ADDRESSES) {
-            kad.add_address(&peer, address);
+        let useful: Vec<Multiaddr> = useful.take(ADDRESSES).collect();
+        for address in &useful {
+            kad.add_address(&peer, address.clone());
+        }
+        if !useful.is_empty() {
+            self.outbox.offer(Event::Met { peer, addresses: useful });
         }
     }
 
@@ -199,7 +203,9 @@ impl Service {
     /// Disconnects a peer and refuses it until `duration` has passed.
     pub(super) fn ban(&mut self, peer: PeerId, duration: Duration, reason: &str, now: Instant) {
         tracing::warn!(%peer, seconds = duration.as_secs(), reason, "banning a peer");
-        let until = now + duration.min(LONGEST_BAN);
+        let duration = duration.min(LONGEST_BAN);
+        self.outbox.offer(Event::Banned { peer, duration, reason: reason.to_owned() });
+        let until = now + duration;
         let end = self.bans.entry(peer).or_insert(until);
         *end = until.max(*end);
         let behaviour = self.swarm.behaviour_mut();
