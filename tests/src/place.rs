@@ -189,6 +189,19 @@ impl Node {
         self
     }
 
+    /// By `swarm join` with this invite instead of `swarm run` with a genesis.
+    #[must_use]
+    pub fn invited(mut self, invite: &str) -> Self {
+        if let Some(at) = self.arguments.iter().position(|argument| argument == "--genesis") {
+            self.arguments.drain(at..(at + 2).min(self.arguments.len()));
+        }
+        if let Some(command) = self.arguments.first_mut() {
+            *command = "join".into();
+        }
+        self.arguments.insert(1, invite.into());
+        self
+    }
+
     /// When to stop, as `--rounds` takes it.
     #[must_use]
     pub fn rounds(self, rounds: &str) -> Self {

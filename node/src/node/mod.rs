@@ -41,6 +41,8 @@ use crate::trainer::{Examination, Order, Told, Trainer, TrainerState};
 
 /// Time between two writes of status.json.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two writes of the book of peers, if it changes.
+const BOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// A finishing node that still disagrees with a neighbour after this and three rounds' time gives up: a
 /// slow neighbour may have a round and more to go.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(90);
@@ -275,6 +277,7 @@ impl Node {
         let mut status = tokio::time::interval(STATUS_INTERVAL);
         let mut snapshots = tokio::time::interval(save_every);
         snapshots.reset();
+        let mut book = tokio::time::interval(BOOK_INTERVAL);
         let mut stop = std::pin::pin!(asked_to_stop());
         self.peer.handle_wake(self.now());
         loop {
@@ -294,10 +297,8 @@ impl Node {
                 },
                 () = sleep_until(wake) => self.peer.handle_wake(self.now()),
                 _ = status.tick() => self.write_status("", ""),
-                _ = snapshots.tick() => {
-                    self.start_saving();
-                    self.write_book();
-                }
+                _ = snapshots.tick() => self.start_saving(),
+                _ = book.tick() => self.write_book(),
                 () = &mut stop => return Ok(Ended::Stopped),
             }
             self.check_finish()?;
@@ -388,6 +389,7 @@ impl Node {
             (Ok(Ended::Stopped), Ok(())) => "stopped",
             _ => "failed",
         };
+        self.write_book();
         let reported = self.write_report(matches!(ended, Ok(Ended::Finished)));
         self.write_status(phase, "");
         let ended = ended?;
