@@ -42,6 +42,31 @@ pub(crate) struct Status {
     pub(crate) open_deltas: usize,
     /// The newest checkpoint.
     pub(crate) checkpoint: Option<Checkpoint>,
+    /// What goes over the line.
+    pub(crate) meter: Meter,
+}
+
+/// Traffic beside what the user allows, and the own deltas beside what they have to take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Meter {
+    /// Bytes sent a second, over the last ten.
+    pub(crate) sent_a_second: u64,
+    /// Bytes received a second, over the last ten.
+    pub(crate) received_a_second: u64,
+    /// Most bytes a second that may be sent now.
+    pub(crate) upload_limit: Option<u64>,
+    /// Most bytes a second that may be received now.
+    pub(crate) download_limit: Option<u64>,
+    /// Bytes sent since midnight (UTC), as far as this folder knows.
+    pub(crate) sent_today: u64,
+    /// Bytes received since midnight (UTC).
+    pub(crate) received_today: u64,
+    /// Coefficients of the last own delta.
+    pub(crate) coefficients: u64,
+    /// What one of them took, in bits.
+    pub(crate) bits_a_coefficient: Option<f64>,
+    /// What positions and signs take at least if all choices are equally likely: log2 C(area, k) / k + 1.
+    pub(crate) bits_bound: Option<f64>,
 }
 
 /// A checkpoint, as invites pin it.

@@ -69,6 +69,13 @@ pub enum PackingError {
     Canonical,
 }
 
+/// What positions and signs of `k` of `area` coefficients take at least, in bits, if every choice is as likely:
+/// log2 C(area, k) + k.
+pub fn uniform_bits(area: usize, k: usize) -> f64 {
+    let choices = (0..k.min(area)).map(|i| ((area - i) as f64 / (i + 1) as f64).log2()).sum::<f64>();
+    choices + k as f64
+}
+
 /// Bytes that no body of this swarm exceeds, whatever its author makes up.
 pub fn max_len(layout: &Layout, rule: &Rule) -> usize {
     let bits = |tile: &Tile| {

@@ -32,7 +32,7 @@ use libp2p::Multiaddr;
 use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 
-use crate::net::{Rate, parse_address};
+use crate::net::{Daily, Limits, Rate, parse_address};
 use crate::node::{self, Ended};
 use crate::store::{self, Store};
 
@@ -139,12 +139,24 @@ struct NodeArgs {
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     snapshot_seconds: u32,
 
-    /// Most bytes a second that are sent of what others ask for: the model, for those who join, and deltas of
-    /// more than 64 kB, this node's own included (so that less than these take comes late, or not at all).
-    /// Such as 200kB or 1.5MB, at least 10kB. What cannot be sent soon is refused, and fetched elsewhere.
-    /// Small messages, which keep the swarm together, always go out. Default: no limit.
+    /// Most bytes a second that are sent, of everything, such as 200kB or 1.5MB; at least 10kB. Where it is tight,
+    /// this node's deltas have fewer coefficients, then there are fewer of them; nothing learned is lost. Default: no
+    /// limit.
     #[arg(long, value_name = "RATE")]
     max_upload: Option<Rate>,
+
+    /// Most bytes a second that are received, of everything. With less than the swarm's deltas take, this node falls
+    /// behind and fetches the model again now and then. Default: no limit.
+    #[arg(long, value_name = "RATE")]
+    max_download: Option<Rate>,
+
+    /// Most bytes that are sent in a day (UTC), such as 2GB; spread over what is left of the day. Default: no limit.
+    #[arg(long, value_name = "BYTES")]
+    max_upload_day: Option<Daily>,
+
+    /// Most bytes that are received in a day (UTC). Default: no limit.
+    #[arg(long, value_name = "BYTES")]
+    max_download_day: Option<Daily>,
 }
 
 /// Which swarm a node takes part in.
@@ -192,7 +204,11 @@ impl NodeArgs {
             rounds: None,
             validates: false,
             snapshot_interval: std::time::Duration::from_secs(self.snapshot_seconds.into()),
-            max_upload: self.max_upload,
+            allowed: node::Allowed {
+                limits: Limits { upload: self.max_upload, download: self.max_download },
+                upload_day: self.max_upload_day,
+                download_day: self.max_download_day,
+            },
             pin: None,
             asked: std::time::Instant::now(),
         })

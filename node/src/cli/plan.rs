@@ -38,7 +38,7 @@ pub(super) struct PlanCommand {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     peers: u32,
 
-    /// As for swarm run: most bytes a second that are sent of what others ask for, such as 200kB.
+    /// As for swarm run: most bytes a second that are sent, such as 200kB.
     #[arg(long, value_name = "RATE")]
     max_upload: Option<Rate>,
 

@@ -16,6 +16,7 @@
 //!   core  ─────────────────────▶  service ── Swarm ── behaviour ── transport ── TCP, QUIC
 //!         ◀─────────────────────     │
 //!            Event (bounded)         ├ bootstrap   the addresses the user gave: dial, back off, report
+//!                                    ├ meter       every byte counted, and held back if there is a limit
 //!                                    ├ outbox      the event queue and what happens when it is full
 //!                                    ├ peers       who is connected, and whether they belong
 //!                                    ├ tokens      what the core still owes an answer to
@@ -35,8 +36,10 @@ mod address;
 mod behaviour;
 mod bootstrap;
 mod codec;
+mod meter;
 mod outbox;
 mod peers;
+mod rate;
 mod service;
 mod tokens;
 mod transport;
@@ -50,7 +53,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId};
@@ -64,9 +67,10 @@ pub(crate) use address::{
 };
 #[cfg(feature = "train")]
 pub(crate) use behaviour::MESH;
+use meter::Meter;
+pub(crate) use rate::{Daily, Rate};
 #[cfg(feature = "train")]
 pub(crate) use service::NEIGHBOURS;
-pub(crate) use upload::Rate;
 
 /// Commands waiting for the network task.
 const COMMAND_QUEUE: usize = 64;
@@ -94,8 +98,17 @@ pub(crate) struct Config {
     pub(crate) max_request: usize,
     /// The largest response, in bytes.
     pub(crate) max_response: usize,
-    /// How fast responses that are bulk are sent.
-    pub(crate) max_upload: Option<Rate>,
+    /// How fast bytes may be sent and received.
+    pub(crate) limits: Limits,
+}
+
+/// How fast bytes may be sent and received, of all protocols together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Sent.
+    pub(crate) upload: Option<Rate>,
+    /// Received.
+    pub(crate) download: Option<Rate>,
 }
 
 impl Config {
@@ -116,7 +129,7 @@ impl Config {
             max_gossip: wire::MAX_GOSSIP,
             max_request: wire::MAX_REQUEST,
             max_response: wire::MAX_RESPONSE,
-            max_upload: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -149,7 +162,7 @@ pub(crate) enum Command {
         token: u64,
         /// The response, at most [`Config::max_response`] bytes.
         bytes: Vec<u8>,
-        /// Whether it is bulk: subject to [`Config::max_upload`], it may be sent later or not at all.
+        /// Whether it is bulk: subject to [`Limits::upload`], it may be sent later or not at all.
         bulk: bool,
     },
     /// Disconnect a peer and refuse it until `duration` has passed.
@@ -161,6 +174,8 @@ pub(crate) enum Command {
         /// Why, for the log.
         reason: String,
     },
+    /// From now on, these limits.
+    Limit(Limits),
     /// Close every connection and end the task.
     Shutdown,
 }
@@ -272,7 +287,7 @@ pub(crate) enum Event {
 
 /// Bytes since the start, over all connections and protocols. TCP: everything written to and read from the
 /// sockets, encryption and multiplexing included. QUIC: the bytes of its streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
     /// Bytes sent.
     pub(crate) sent: u64,
@@ -281,11 +296,17 @@ pub(crate) struct Traffic {
 }
 
 /// Counters the task writes and the handle reads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counters {
-    sent: AtomicU64,
-    received: AtomicU64,
+    sent: Meter,
+    received: Meter,
     dropped: AtomicU64,
+}
+
+impl Counters {
+    fn new(now: Instant) -> Self {
+        Self { sent: Meter::new(now), received: Meter::new(now), dropped: AtomicU64::new(0) }
+    }
 }
 
 /// The core's end of the network. Dropping every clone shuts the network down.
@@ -304,10 +325,7 @@ impl Handle {
 
     /// Bytes sent and received so far.
     pub(crate) fn traffic(&self) -> Traffic {
-        Traffic {
-            sent: self.counters.sent.load(Ordering::Relaxed),
-            received: self.counters.received.load(Ordering::Relaxed),
-        }
+        Traffic { sent: self.counters.sent.bytes(), received: self.counters.received.bytes() }
     }
 
     /// How many events were dropped because the core did not read them fast enough.
@@ -331,7 +349,7 @@ impl Handle {
 /// An address cannot be listened on (its port is in use, say), or a limit in `config` is unusable. The
 /// message names the address and says what to do.
 pub(crate) async fn start(config: Config) -> anyhow::Result<(Handle, mpsc::Receiver<Event>, JoinHandle<()>)> {
-    let counters = Arc::new(Counters::default());
+    let counters = Arc::new(Counters::new(Instant::now()));
     let (command_sender, command_receiver) = mpsc::channel(COMMAND_QUEUE);
     let (event_sender, event_receiver) = mpsc::channel(EVENT_QUEUE);
     let outbox = outbox::Outbox::new(event_sender, counters.clone());

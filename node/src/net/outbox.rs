@@ -99,7 +99,7 @@ mod tests {
 
     fn outbox(capacity: usize) -> (Outbox, mpsc::Receiver<Event>, Arc<Counters>) {
         let (sender, receiver) = mpsc::channel(capacity);
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::new(std::time::Instant::now()));
         (Outbox::new(sender, counters.clone()), receiver, counters)
     }
 

@@ -81,6 +81,7 @@ pub(super) struct Service {
     /// Bulk that is refused, and when the asker learns of it.
     refused: VecDeque<(Instant, ResponseChannel<Vec<u8>>)>,
     requests: HashMap<OutboundRequestId, (PeerKey, u64)>,
+    counters: Arc<Counters>,
 }
 
 impl Service {
@@ -109,6 +110,8 @@ impl Service {
             swarm.listen_on(listen.clone()).map_err(|error| address::listen_refused(listen, &error))?;
         }
         let now = Instant::now();
+        counters.sent.limit(config.limits.upload);
+        counters.received.limit(config.limits.download);
         Ok(Self {
             swarm,
             commands,
@@ -126,7 +129,8 @@ impl Service {
             bans: HashMap::new(),
             unjudged: Tokens::new(UNJUDGED),
             unanswered: Tokens::new(UNANSWERED),
-            uploads: Upload::new(config.max_upload, now),
+            uploads: Upload::new(config.limits.upload, now),
+            counters: counters.clone(),
             refused: VecDeque::new(),
             requests: HashMap::new(),
         })
@@ -186,6 +190,11 @@ impl Service {
                 Some(peer) => self.ban(peer, duration, &reason, Instant::now()),
                 None => tracing::warn!(%reason, "cannot ban a peer whose key is no ed25519 key"),
             },
+            Command::Limit(limits) => {
+                self.counters.sent.limit(limits.upload);
+                self.counters.received.limit(limits.download);
+                self.uploads.limit(limits.upload);
+            }
             // Ends the loop before it gets here.
             Command::Shutdown => {}
         }

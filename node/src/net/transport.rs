@@ -1,4 +1,4 @@
-//! TCP and QUIC, with every byte counted.
+//! TCP and QUIC, with every byte counted, and held back where there is a limit (`meter`).
 //!
 //! ```text
 //! TCP   socket ─ counted ─ noise ─ yamux ─ streams
@@ -13,9 +13,9 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -30,7 +30,10 @@ use libp2p::{
     dns, identity, noise, quic, tcp, yamux,
 };
 
-use super::Counters;
+use super::{
+    Counters,
+    meter::{Meter, Turn},
+};
 
 /// How long a connection may take from the first packet to the end of the handshakes.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,13 +47,13 @@ pub(super) fn build(keypair: &identity::Keypair, counters: &Arc<Counters>) -> an
         let tcp_counters = counters.clone();
         let quic_counters = counters.clone();
         let tcp = tcp::tokio::Transport::new(tcp::Config::default())
-            .map(move |stream, _| Counted { inner: stream, counters: tcp_counters.clone() })
+            .map(move |stream, _| Counted::new(stream, tcp_counters.clone()))
             .upgrade(upgrade::Version::V1Lazy)
             .authenticate(noise)
             .multiplex(yamux::Config::default())
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
         let quic = quic::tokio::Transport::new(quic::Config::new(keypair)).map(move |(peer, muxer), _| {
-            (peer, StreamMuxerBox::new(Counted { inner: muxer, counters: quic_counters.clone() }))
+            (peer, StreamMuxerBox::new(Counted::new(muxer, quic_counters.clone())))
         });
         Ok(TransportTimeout::new(
             tcp.or_transport(quic).map(|either, _| either.into_inner()),
@@ -68,48 +71,59 @@ pub(super) fn build(keypair: &identity::Keypair, counters: &Arc<Counters>) -> an
     })
 }
 
-/// A stream, or a multiplexer of streams, whose bytes are counted.
+/// A stream, or a multiplexer of streams, whose bytes are counted, and held back where there is a limit.
 struct Counted<T> {
     inner: T,
     counters: Arc<Counters>,
+    reading: Turn,
+    writing: Turn,
+}
+
+impl<T> Counted<T> {
+    fn new(inner: T, counters: Arc<Counters>) -> Self {
+        Self { inner, counters, reading: Turn::default(), writing: Turn::default() }
+    }
+}
+
+/// As much of a buffer as may be used now.
+fn cut<'a>(meter: &Meter, buffer: &'a [u8]) -> &'a [u8] {
+    buffer.get(..meter.piece().unwrap_or(usize::MAX)).unwrap_or(buffer)
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let count = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
-        self.counters.received.fetch_add(count as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(count))
-    }
-
-    fn poll_read_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &mut [io::IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let count = ready!(Pin::new(&mut self.inner).poll_read_vectored(cx, buffers))?;
-        self.counters.received.fetch_add(count as u64, Ordering::Relaxed);
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let meter = &this.counters.received;
+        ready!(this.reading.poll(meter, cx));
+        let length = buffer.len().min(meter.piece().unwrap_or(usize::MAX));
+        let count = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut buffer[..length]))?;
+        meter.count(count, Instant::now());
         Poll::Ready(Ok(count))
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let count = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
-        self.counters.sent.fetch_add(count as u64, Ordering::Relaxed);
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let meter = &this.counters.sent;
+        ready!(this.writing.poll(meter, cx));
+        let count = ready!(Pin::new(&mut this.inner).poll_write(cx, cut(meter, bytes)))?;
+        meter.count(count, Instant::now());
         Poll::Ready(Ok(count))
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let count = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, buffers))?;
-        self.counters.sent.fetch_add(count as u64, Ordering::Relaxed);
+        if self.counters.sent.piece().is_some() {
+            let first = buffers.iter().find(|buffer| !buffer.is_empty());
+            return self.poll_write(cx, first.map_or(&[], |buffer| &buffer[..]));
+        }
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, buffers))?;
+        this.counters.sent.count(count, Instant::now());
         Poll::Ready(Ok(count))
     }
 
@@ -135,7 +149,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, M::Error>> {
         let inner = ready!(Pin::new(&mut self.inner).poll_inbound(cx))?;
-        Poll::Ready(Ok(Counted { inner, counters: self.counters.clone() }))
+        Poll::Ready(Ok(Counted::new(inner, self.counters.clone())))
     }
 
     fn poll_outbound(
@@ -143,7 +157,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, M::Error>> {
         let inner = ready!(Pin::new(&mut self.inner).poll_outbound(cx))?;
-        Poll::Ready(Ok(Counted { inner, counters: self.counters.clone() }))
+        Poll::Ready(Ok(Counted::new(inner, self.counters.clone())))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), M::Error>> {

@@ -1,20 +1,21 @@
-//! How fast bulk goes out: checkpoints and bodies that peers ask for.
+//! When bulk goes out: checkpoints and bodies that peers ask for.
 //!
-//! A device may have to share its line with people. With a limit, an answer of bulk is sent as soon as what
-//! was sent before is paid for, at so many bytes a second; until then it waits its turn, first come, first
-//! served. An answer goes out whole, so that it is not overtaken by the asker's patience: the limit holds over
-//! seconds, not over milliseconds. Gossip, statuses and lists of rounds never come here.
+//! A device may have to share its line with people. With a limit, an answer of bulk is sent as soon as all that
+//! was sent before, small messages too, is paid for, at so many bytes a second; until then it waits its turn,
+//! first come, first served. An answer goes out whole, so that it is not overtaken by the asker's patience. Gossip,
+//! statuses and lists of rounds never wait here: bulk has what they leave. That no more goes out than the limit
+//! in any case is up to `meter`.
 //!
 //! Whoever asks gives up after ten seconds, so what would wait for longer than it is worth is refused soon:
 //! the asker goes elsewhere, or comes back. So that nobody takes the whole queue, a peer has one answer
 //! waiting, or as many as fit into half of the longest wait.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU64;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use swarm_protocol::identity::PeerKey;
+
+use super::Rate;
 
 /// The longest wait. The asker's patience, less the time that a large answer takes on its way.
 const MAX_WAIT: Duration = Duration::from_secs(6);
@@ -22,60 +23,6 @@ const MAX_WAIT: Duration = Duration::from_secs(6);
 const BURST: Duration = Duration::from_secs(1);
 /// Bytes that may wait, whatever the limit.
 const MAX_QUEUED: u64 = 32 << 20;
-/// The smallest limit: the bodies of a small model's rounds would not get through with less.
-const SMALLEST: u64 = 10_000;
-
-/// Bytes a second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rate(NonZeroU64);
-
-impl Rate {
-    /// The number itself.
-    #[cfg(feature = "train")]
-    pub(crate) fn bytes_a_second(self) -> u64 {
-        self.0.get()
-    }
-
-    fn time(self, bytes: u64) -> Duration {
-        Duration::from_secs_f64(bytes as f64 / self.0.get() as f64)
-    }
-}
-
-impl FromStr for Rate {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "'{text}' is not a rate in bytes a second: write 200kB or 1.5MB (k is 1,000, ki 1,024; B is a byte)"
-            )
-        };
-        let bare = text.strip_suffix("/s").unwrap_or(text);
-        let end = bare.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(bare.len());
-        let (number, unit) = bare.split_at(end);
-        let number: f64 = number.parse().map_err(|_| wrong())?;
-        let factor = match unit.trim_start() {
-            "" | "B" => 1.0,
-            "k" | "K" | "kB" | "KB" => 1e3,
-            "M" | "MB" => 1e6,
-            "G" | "GB" => 1e9,
-            "ki" | "Ki" | "kiB" | "KiB" => 1024.0,
-            "Mi" | "MiB" => 1048576.0,
-            "Gi" | "GiB" => 1073741824.0,
-            _ => return Err(wrong()),
-        };
-        let rate = number * factor;
-        if !(SMALLEST as f64..=1e15).contains(&rate) {
-            return Err(format!(
-                "'{text}' is out of range: at least {} kB a second are needed to take part; leave the flag out for no \
-                 limit",
-                SMALLEST / 1000
-            ));
-        }
-        NonZeroU64::new(rate as u64).map(Self).ok_or_else(wrong)
-    }
-}
-
 /// What becomes of an answer that is offered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Offered<T> {
@@ -100,12 +47,31 @@ pub(super) struct Upload<T> {
     paid: Instant,
     queue: VecDeque<Waiting<T>>,
     queued: u64,
+    /// Bytes that have been paid for so far.
+    charged: u64,
 }
 
 impl<T> Upload<T> {
     /// Nothing sent yet; without a rate, nothing ever waits.
     pub(super) fn new(rate: Option<Rate>, now: Instant) -> Self {
-        Self { rate, paid: now, queue: VecDeque::new(), queued: 0 }
+        Self { rate, paid: now, queue: VecDeque::new(), queued: 0, charged: 0 }
+    }
+
+    /// Sets or lifts the limit.
+    pub(super) fn limit(&mut self, rate: Option<Rate>) {
+        self.rate = rate;
+    }
+
+    /// So many bytes have been sent since the start, of everything: what is not paid for yet is, now. Bulk is paid
+    /// for before it is sent, so while some is under way the count may be behind.
+    pub(super) fn account(&mut self, sent: u64, now: Instant) {
+        let Some(rate) = self.rate else {
+            self.charged = sent;
+            return;
+        };
+        if sent > self.charged {
+            self.pay(rate, sent - self.charged, now);
+        }
     }
 
     /// An answer of so many `bytes` to `peer`.
@@ -130,6 +96,7 @@ impl<T> Upload<T> {
     fn pay(&mut self, rate: Rate, bytes: u64, now: Instant) {
         let from = now.checked_sub(BURST).map_or(self.paid, |earliest| self.paid.max(earliest));
         self.paid = from + rate.time(bytes);
+        self.charged += bytes;
     }
 
     /// When [`Upload::next`] has something; `None` if nothing waits.
@@ -139,12 +106,13 @@ impl<T> Upload<T> {
 
     /// The next answer whose turn it is and which is still `wanted`.
     pub(super) fn next(&mut self, now: Instant, wanted: impl Fn(&T) -> bool) -> Option<T> {
-        let rate = self.rate?;
-        while self.paid <= now {
+        while self.rate.is_none() || self.paid <= now {
             let Waiting { bytes, answer, .. } = self.queue.pop_front()?;
             self.queued -= bytes;
             if wanted(&answer) {
-                self.pay(rate, bytes, now);
+                if let Some(rate) = self.rate {
+                    self.pay(rate, bytes, now);
+                }
                 return Some(answer);
             }
         }
@@ -163,29 +131,6 @@ mod tests {
     fn limited(rate: &str) -> (Upload<u64>, Instant) {
         let now = Instant::now();
         (Upload::new(Some(rate.parse().unwrap()), now), now)
-    }
-
-    #[test]
-    fn rates_are_read_as_people_write_them() {
-        for (text, bytes) in [
-            ("200kB", 200_000),
-            ("1MB", 1_000_000),
-            ("1.5 MB/s", 1_500_000),
-            ("64KiB", 65_536),
-            ("1G", 1_000_000_000),
-            ("20000", 20_000),
-            ("10kB", 10_000),
-        ] {
-            assert_eq!(text.parse::<Rate>().unwrap().0.get(), bytes, "{text}");
-        }
-        for text in ["", "fast", "1mb", "200kb", "kB", "-1MB", "1.2.3MB", "nan", "inf", "1MB/h", "1e9"] {
-            let error = text.parse::<Rate>().unwrap_err();
-            assert!(error.contains("200kB"), "{text}: {error}");
-        }
-        for text in ["0", "9kB", "10000000000GB"] {
-            let error = text.parse::<Rate>().unwrap_err();
-            assert!(error.contains("out of range") && error.contains("10 kB"), "{text}: {error}");
-        }
     }
 
     #[test]
@@ -239,6 +184,20 @@ mod tests {
             assert!((measured / bytes_a_second - 1.0).abs() < 0.1, "{rate}: {measured} bytes a second");
             assert!(served.iter().all(|served| *served > 0), "{rate}: {served:?}");
         }
+    }
+
+    /// Small messages go out at once, and bulk has what they leave.
+    #[test]
+    fn what_else_is_sent_is_paid_for_first() {
+        let (mut upload, now) = limited("100kB");
+        assert_eq!(upload.offer(peer(1), 50_000, 0, now), Offered::Send(0));
+        // The bulk itself is in the count, and 100 kB of other things.
+        upload.account(150_000, now);
+        assert_eq!(upload.offer(peer(1), 50_000, 1, now), Offered::Waits);
+        assert_eq!(upload.due(), Some(now + Duration::from_millis(1500)));
+        // A limit that is lifted lets it go.
+        upload.limit(None);
+        assert_eq!(upload.next(now, |_| true), Some(1));
     }
 
     #[test]

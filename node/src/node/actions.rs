@@ -1,5 +1,7 @@
 //! From the network to the core, and from the core's actions to the network, the trainer and the disk.
 
+use std::time::Instant;
+
 use anyhow::{Result, bail};
 use swarm_protocol::peer::rounds::Extracted;
 use swarm_protocol::peer::{Action, Report};
@@ -82,15 +84,20 @@ impl Node {
                 Action::Persist { round, bytes } => {
                     self.store.persist(round, &bytes)?;
                     self.totals.published += 1;
-                    self.totals.body_bytes +=
-                        (bytes.len() - swarm_protocol::wire::SIGNED_HEADER_LEN - 2) as u64;
+                    let body = (bytes.len() - swarm_protocol::wire::SIGNED_HEADER_LEN - 2) as u64;
+                    let coefficients = self.sent_coefficients as f64;
+                    self.last_bits = (coefficients > 0.0).then(|| 8.0 * body as f64 / coefficients);
+                    self.totals.body_bytes += body;
                     self.totals.coefficients += self.sent_coefficients;
                     self.peer.handle_persisted(self.now(), round);
                 }
                 Action::StartRound(round) => self.start_round(round)?,
                 Action::Extract { round, k } => {
                     self.record(round);
-                    if self.may_sign(round) {
+                    self.thrift.round_ended(self.limits.upload, self.network.traffic().sent, Instant::now());
+                    let k = self.thrift.coefficients(round, k).filter(|_| self.may_sign(round));
+                    if let Some(k) = k {
+                        self.last_k = Some(k);
                         // While the delta travels and the others' arrive, training goes on; not after the last.
                         let ahead = self.target != Some(round + 1);
                         self.order(Order::Extract { round, k, ahead })?;

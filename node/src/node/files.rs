@@ -1,6 +1,7 @@
 //! What a node keeps in its folder: snapshots, status, report.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use swarm_optimizer::residual::Residual;
@@ -9,8 +10,9 @@ use swarm_protocol::packing;
 use swarm_protocol::peer::Peer;
 use swarm_protocol::peer::snapshot::own_deltas;
 
-use super::Node;
-use crate::status::{Checkpoint, Report, Status, peak_memory, rate};
+use super::{Node, unix_time};
+use crate::net;
+use crate::status::{Checkpoint, Meter, Report, Status, peak_memory, rate};
 use crate::store::snapshot::NodeSnapshot;
 use crate::store::write_atomically;
 use crate::trainer::{Order, Progress, TrainerState};
@@ -124,6 +126,7 @@ impl Node {
         let progress = self.progress();
         let (state_digest, log_digest) = self.current_digests();
         let traffic = self.network.traffic();
+        let meter = self.meter(traffic);
         let detail = match (detail, self.peer.join_progress()) {
             ("", Some((have, total))) => format!("fetching the model: {have} of {total} bytes"),
             ("", None) if self.peer.neighbours() == 0 => self.looking.clone(),
@@ -148,6 +151,7 @@ impl Node {
             log_digest,
             open_deltas: self.peer.held_deltas(),
             checkpoint: self.peer.newest_checkpoint().map(Checkpoint::from),
+            meter,
         };
         if let Err(error) = self.write_json("status.json", &status)
             && !std::mem::replace(&mut self.disk_warned, true)
@@ -156,9 +160,40 @@ impl Node {
         }
     }
 
-    /// Rewrites the book of peers if it has changed.
+    /// Spreads what is left of the day's amounts anew.
+    pub(super) async fn keep_to_limits(&mut self) -> Result<()> {
+        let limits = self.allowance.update(self.network.traffic(), unix_time());
+        if limits != self.limits {
+            self.limits = limits;
+            self.network.send(net::Command::Limit(limits)).await?;
+        }
+        Ok(())
+    }
+
+    /// What goes over the line, beside what may and what has to.
+    fn meter(&mut self, traffic: net::Traffic) -> Meter {
+        self.recent.note(traffic, Instant::now());
+        let (sent, received) = self.recent.a_second();
+        let limit = |rate: Option<net::Rate>| rate.map(net::Rate::bytes_a_second);
+        let used = self.allowance.used();
+        let area = self.peer.genesis().rule.tile.pow(2) as usize;
+        Meter {
+            sent_a_second: sent,
+            received_a_second: received,
+            upload_limit: limit(self.limits.upload),
+            download_limit: limit(self.limits.download),
+            sent_today: used.sent,
+            received_today: used.received,
+            coefficients: self.sent_coefficients,
+            bits_a_coefficient: self.last_bits,
+            bits_bound: self.last_k.map(|k| packing::uniform_bits(area, k as usize) / f64::from(k)),
+        }
+    }
+
+    /// Rewrites the book of peers, and what a day has used, if anything has changed.
     pub(super) fn write_book(&mut self) {
-        if let Err(error) = self.book.write(self.store.dir())
+        let written = self.book.write(self.store.dir()).and_then(|()| self.allowance.write(self.store.dir()));
+        if let Err(error) = written
             && !std::mem::replace(&mut self.disk_warned, true)
         {
             tracing::warn!("{error:#}");

@@ -10,11 +10,15 @@
 //! the next. All rules are in the core; here is only what to do about them on this device.
 
 mod actions;
+mod allowance;
 mod book;
 mod files;
 mod genesis;
+mod recent;
 mod restore;
+mod thrift;
 
+pub(crate) use allowance::Allowed;
 pub(crate) use book::{Book, unix_time};
 #[cfg(feature = "train")]
 pub(crate) use files::take_out;
@@ -31,7 +35,10 @@ use swarm_protocol::genesis::Genesis;
 use swarm_protocol::peer::Peer;
 use tokio::sync::mpsc::Receiver;
 
+use self::allowance::Allowance;
+use self::recent::Recent;
 use self::restore::{Doubt, Restored};
+use self::thrift::Thrift;
 use crate::bounds::Bounds;
 use crate::net;
 use crate::status::RoundRecord;
@@ -102,8 +109,8 @@ pub(crate) struct Setup {
     pub(crate) validates: bool,
     /// Time between two snapshots.
     pub(crate) snapshot_interval: Duration,
-    /// How fast bulk is sent.
-    pub(crate) max_upload: Option<net::Rate>,
+    /// How much is sent and received.
+    pub(crate) allowed: Allowed,
     /// The checkpoint that a newcomer starts from, and from no other.
     pub(crate) pin: Option<Name>,
     /// When the user asked for all this.
@@ -133,7 +140,10 @@ struct Node {
     totals: Totals,
     /// Totals when this run began.
     before: Totals,
+    /// Of the last own delta: coefficients, of a full tile at most, bits each.
     sent_coefficients: u64,
+    last_k: Option<u32>,
+    last_bits: Option<f64>,
     history: Vec<RoundRecord>,
     examination: Option<Examination>,
     listening: Vec<String>,
@@ -154,6 +164,11 @@ struct Node {
     /// When the user asked for this run; `None` once the first delta of somebody else has been folded, and said.
     asked: Option<Instant>,
     book: Book,
+    allowance: Allowance,
+    /// That hold at the moment.
+    limits: net::Limits,
+    thrift: Thrift,
+    recent: Recent,
 }
 
 /// Runs a node until its rounds are done or somebody stops it.
@@ -168,19 +183,12 @@ pub(crate) async fn run(
 ) -> Result<Ended> {
     let began = Instant::now();
     let Setup {
-        store,
-        genesis,
-        listen,
-        bootstrap,
-        mdns,
-        rounds,
-        validates,
-        snapshot_interval,
-        max_upload,
-        ..
+        store, genesis, listen, bootstrap, mdns, rounds, validates, snapshot_interval, allowed, ..
     } = setup;
     let mut book = Book::read(store.dir());
     book.end_bans(unix_time());
+    let mut allowance = Allowance::read(store.dir(), allowed, unix_time());
+    let limits = allowance.update(net::Traffic::default(), unix_time());
     let identity = store.identity()?;
     let secret = identity.secret();
     let Restored { peer, totals, trainer: state, doubt } = restore::restore(
@@ -193,7 +201,7 @@ pub(crate) async fn run(
     )?;
     let config = net::Config {
         mdns,
-        max_upload,
+        limits,
         known: book.addresses(),
         ..net::Config::new(secret, genesis.swarm_id().0, listen, bootstrap)
     };
@@ -219,6 +227,8 @@ pub(crate) async fn run(
         totals,
         before: totals,
         sent_coefficients: 0,
+        last_k: None,
+        last_bits: None,
         history: Vec::new(),
         examination: None,
         listening: Vec::new(),
@@ -235,6 +245,10 @@ pub(crate) async fn run(
         doubt,
         asked: Some(setup.asked),
         book,
+        allowance,
+        limits,
+        thrift: Thrift::default(),
+        recent: Recent::default(),
     };
     for (peer, duration, reason) in node.book.bans(unix_time()) {
         if let Some(peer) = net::peer_key(&peer) {
@@ -298,7 +312,10 @@ impl Node {
                 () = sleep_until(wake) => self.peer.handle_wake(self.now()),
                 _ = status.tick() => self.write_status("", ""),
                 _ = snapshots.tick() => self.start_saving(),
-                _ = book.tick() => self.write_book(),
+                _ = book.tick() => {
+                    self.write_book();
+                    self.keep_to_limits().await?;
+                }
                 () = &mut stop => return Ok(Ended::Stopped),
             }
             self.check_finish()?;
@@ -389,6 +406,7 @@ impl Node {
             (Ok(Ended::Stopped), Ok(())) => "stopped",
             _ => "failed",
         };
+        self.allowance.update(self.network.traffic(), unix_time());
         self.write_book();
         let reported = self.write_report(matches!(ended, Ok(Ended::Finished)));
         self.write_status(phase, "");

@@ -166,11 +166,9 @@ impl Wire {
 
 /// Bits a coefficient that its position and sign are worth, over all tiles of `delta`.
 fn bound(delta: &SparseDelta, layout: &Layout) -> f64 {
-    let bits = |area: usize, k: usize| -> f64 {
-        let choices = (0..k).map(|i| ((area - i) as f64 / (i + 1) as f64).log2()).sum::<f64>();
-        choices + k as f64
-    };
-    let all = delta.tiles().map(|(tile, _, entries)| bits(layout.tiles()[tile].area(), entries.len()));
+    let all = delta
+        .tiles()
+        .map(|(tile, _, entries)| packing::uniform_bits(layout.tiles()[tile].area(), entries.len()));
     all.sum::<f64>() / delta.len().max(1) as f64
 }
 

@@ -128,6 +128,7 @@ impl Service {
         if !bulk {
             return self.send(channel, bytes);
         }
+        self.uploads.account(self.counters.sent.bytes(), now);
         match self.uploads.offer(peer, length, (channel, bytes), now) {
             Offered::Send((channel, bytes)) => self.send(channel, bytes),
             Offered::Waits => {}
@@ -158,6 +159,7 @@ impl Service {
             // Dropping the channel closes the stream.
             self.refused.pop_front();
         }
+        self.uploads.account(self.counters.sent.bytes(), now);
         while let Some((channel, bytes)) = self.uploads.next(now, |(channel, _)| channel.is_open()) {
             self.send(channel, bytes);
         }
