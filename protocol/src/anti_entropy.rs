@@ -24,6 +24,17 @@ pub const MAX_NEIGHBOURS: usize = 128;
 /// Requests under way to one neighbour at most, for bytes and others each.
 pub const MAX_PENDING: usize = 16;
 
+/// Bytes that one neighbour is asked for at a time, at first ..
+const FIRST_WINDOW: u32 = 1 << 20;
+/// .. at the least: at ten kilobytes a second that is here before patience ends ..
+const SMALLEST_WINDOW: u32 = 32 << 10;
+/// .. and at the most.
+const LARGEST_WINDOW: u32 = 4 << 20;
+/// An answer that is here sooner had room for more ..
+const SOON: Duration = Duration::from_millis(750);
+/// .. and one that takes longer had too much in it.
+const LATE: Duration = Duration::from_secs(3);
+
 /// A question that awaits its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pending {
@@ -66,6 +77,8 @@ pub struct Neighbour {
     pub claim_heard: bool,
     /// Attempts to join at it that led nowhere.
     pub failed_joins: u32,
+    /// Bytes that it is asked for at a time.
+    window: u32,
 }
 
 /// All connected peers and the requests under way.
@@ -89,6 +102,7 @@ impl Neighbours {
                 disputed: None,
                 claim_heard: false,
                 failed_joins: 0,
+                window: FIRST_WINDOW,
             });
         }
     }
@@ -176,13 +190,36 @@ impl Neighbours {
         self.pending.values().filter(|(to, what, _)| same(to, what)).count() < MAX_PENDING
     }
 
-    /// Takes the question that `peer` has answered, or `None` if there is no such question.
-    pub fn answered(&mut self, peer: &PeerKey, id: u64) -> Option<Pending> {
-        if self.pending.get(&id).is_some_and(|(asked, ..)| asked == peer) {
-            self.pending.remove(&id).map(|(_, pending, _)| pending)
-        } else {
-            None
+    /// Takes the question that `peer` has answered, or `None` if there is no such question. How long bytes took
+    /// says how many it should be asked for at a time.
+    pub fn answered(&mut self, now: Time, peer: &PeerKey, id: u64) -> Option<Pending> {
+        if self.pending.get(&id).is_none_or(|(asked, ..)| asked != peer) {
+            return None;
         }
+        let (_, pending, sent) = self.pending.remove(&id)?;
+        let took = now.saturating_sub(sent);
+        if pending.is_for_bytes()
+            && let Some(neighbour) = self.all.get_mut(peer)
+        {
+            if took <= SOON {
+                neighbour.window = neighbour.window.saturating_mul(2).min(LARGEST_WINDOW);
+            } else if took >= LATE {
+                neighbour.window = (neighbour.window / 2).max(SMALLEST_WINDOW);
+            }
+        }
+        Some(pending)
+    }
+
+    /// Bytes did not come from `peer`: its line, or its patience, is short.
+    pub fn slow_down(&mut self, peer: &PeerKey) {
+        if let Some(neighbour) = self.all.get_mut(peer) {
+            neighbour.window = (neighbour.window / 4).max(SMALLEST_WINDOW);
+        }
+    }
+
+    /// How many bytes `peer` may be asked for at a time.
+    pub fn window(&self, peer: &PeerKey) -> u32 {
+        self.all.get(peer).map_or(SMALLEST_WINDOW, |neighbour| neighbour.window)
     }
 
     /// Whether this question is under way.

@@ -43,15 +43,17 @@ pub enum Progress {
 struct Want {
     length: u64,
     buffer: Vec<u8>,
+    /// Bytes of the piece that is under way or about to be asked for.
+    asked: u32,
     source: PeerKey,
     others: VecDeque<PeerKey>,
 }
 
 impl Want {
-    fn piece(&self) -> Piece {
+    fn piece(&mut self, most: u32) -> Piece {
         let offset = self.buffer.len() as u64;
-        let length = (self.length - offset).min(u64::from(MAX_CHUNK)) as u32;
-        Piece { peer: self.source, offset, length }
+        self.asked = (self.length - offset).min(u64::from(most)) as u32;
+        Piece { peer: self.source, offset, length: self.asked }
     }
 }
 
@@ -75,10 +77,16 @@ impl Fetcher {
         if self.wants.len() >= MAX_WANTS || length == 0 {
             return None;
         }
-        let want = Want { length, buffer: Vec::new(), source, others: VecDeque::new() };
-        let piece = want.piece();
+        let mut want = Want { length, buffer: Vec::new(), asked: 0, source, others: VecDeque::new() };
+        let piece = want.piece(MAX_CHUNK);
         self.wants.insert(hash, want);
         Some(piece)
+    }
+
+    /// The next piece, with at most `most` bytes, if `peer` is the one to be asked for it.
+    pub fn cut(&mut self, hash: &Digest, peer: &PeerKey, most: u32) -> Option<Piece> {
+        let want = self.wants.get_mut(hash).filter(|want| want.source == *peer)?;
+        Some(want.piece(most))
     }
 
     /// Whether these bytes are on their way.
@@ -102,14 +110,14 @@ impl Fetcher {
         let Some(want) = self.wants.get_mut(&hash).filter(|want| want.source == peer) else {
             return (Progress::Unknown, false);
         };
-        let room = want.piece().length as usize;
+        let room = want.asked as usize;
         // A piece is whole or wrong: one byte at a time would take for ever.
         if total != want.length || bytes.len() != room {
             return (self.failed(hash, peer), true);
         }
         want.buffer.extend_from_slice(bytes);
         if (want.buffer.len() as u64) < want.length {
-            return (Progress::More(want.piece()), false);
+            return (Progress::More(want.piece(MAX_CHUNK)), false);
         }
         if Digest::of_bytes(&want.buffer) != hash {
             return (self.failed(hash, peer), true);
@@ -128,7 +136,7 @@ impl Fetcher {
             Some(next) => {
                 want.source = next;
                 want.buffer.clear();
-                Progress::More(want.piece())
+                Progress::More(want.piece(MAX_CHUNK))
             }
             None => {
                 self.wants.remove(&hash);
@@ -166,6 +174,19 @@ mod tests {
             (Progress::Done(data), false)
         );
         assert!(!fetcher.wants(&hash));
+    }
+
+    #[test]
+    fn a_piece_can_be_cut_smaller_when_it_is_asked_for() {
+        let data: Vec<u8> = (0..100).collect();
+        let hash = Digest::of_bytes(&data);
+        let mut fetcher = Fetcher::default();
+        assert_eq!(fetcher.want(hash, 100, A), Some(Piece { peer: A, offset: 0, length: 100 }));
+        assert_eq!(fetcher.cut(&hash, &B, 30), None);
+        assert_eq!(fetcher.cut(&hash, &A, 30), Some(Piece { peer: A, offset: 0, length: 30 }));
+        let (progress, bad) = fetcher.arrived(hash, A, 100, &data[..30]);
+        assert_eq!((progress, bad), (Progress::More(Piece { peer: A, offset: 30, length: 70 }), false));
+        assert_eq!(fetcher.arrived(hash, A, 100, &data[30..]), (Progress::Done(data), false));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Pulling bytes by their hash from neighbours, and serving them.
 //!
-//! Long ones come piece by piece. Bodies that are small are asked for many at a time: somebody who catches up
-//! needs thousands, and a question for each would take as long as the network is far. Of long ones, a chunk or two
-//! are under way at each source, and the others wait here.
+//! Long ones come piece by piece, in smaller pieces and fewer at a time from a neighbour whose answers take long: what
+//! it is asked for has to be here before patience ends, on a line of ten kilobytes a second too. Bodies that are small are asked for many at a time: somebody who catches up
+//! needs thousands, and a question for each would take as long as the network is far. What is not asked for yet
+//! waits here.
 
 use std::collections::VecDeque;
 
@@ -14,9 +15,6 @@ use crate::identity::PeerKey;
 use crate::wire::{MAX_BODIES, MAX_CHUNK, MAX_INLINE, Refusal, Request, Response};
 
 use super::Peer;
-
-/// While more than this many bytes are under way at a neighbour, it is not asked for others.
-const UNDER_WAY: u64 = MAX_CHUNK as u64;
 
 /// Pieces that wait for one neighbour: whoever announces more than it delivers shall not take all the room. From
 /// the source of a join more are wanted.
@@ -57,7 +55,7 @@ impl Peer {
         let peers: Vec<PeerKey> = self.pieces.keys().copied().collect();
         for peer in peers {
             // Without room they wait: as failures, they would be asked for again and again.
-            while self.under_way(&peer) <= UNDER_WAY
+            while self.under_way(&peer) < u64::from(self.neighbours.window(&peer))
                 && self.neighbours.has_room(&peer, true)
                 && self.ask_next_piece(now, peer)
             {}
@@ -84,13 +82,14 @@ impl Peer {
             // It is no longer wanted, or somebody else is asked.
             return true;
         }
+        let most = self.neighbours.window(&peer).min(MAX_CHUNK);
         let (mut hashes, mut total) = (vec![hash], piece.length);
         let request = if self.is_small(&hash, &piece) {
             while hashes.len() < MAX_BODIES
                 && let Some((hash, piece)) =
                     self.pieces.get(&peer).and_then(|waiting| waiting.front()).copied()
                 && self.is_small(&hash, &piece)
-                && total + piece.length <= MAX_CHUNK
+                && total + piece.length <= most
             {
                 self.pieces.get_mut(&peer).and_then(VecDeque::pop_front);
                 hashes.push(hash);
@@ -98,6 +97,7 @@ impl Peer {
             }
             Request::Bodies(hashes.clone())
         } else {
+            let Some(piece) = self.fetcher.cut(&hash, &peer, most) else { return true };
             Request::Blob { hash, offset: piece.offset, length: piece.length }
         };
         let pending = match &request {

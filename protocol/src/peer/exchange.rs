@@ -36,7 +36,7 @@ impl Peer {
 
     /// `peer` answered the request `id`, or (`None`) could not be asked.
     pub fn handle_response(&mut self, now: Time, peer: PeerKey, id: u64, answer: Option<&[u8]>) {
-        let Some(pending) = self.neighbours.answered(&peer, id) else { return };
+        let Some(pending) = self.neighbours.answered(now, &peer, id) else { return };
         let Some(bytes) = answer else {
             self.unanswered(now, peer, pending, false);
             self.continue_phase(now);
@@ -97,6 +97,10 @@ impl Peer {
 
     /// A question was refused, failed, timed out (`silent`), or its peer is gone.
     pub(super) fn unanswered(&mut self, now: Time, peer: PeerKey, pending: Pending, silent: bool) {
+        if matches!(pending, Pending::Blob(_) | Pending::Bodies(_)) {
+            self.neighbours.slow_down(&peer);
+            self.release_chunks(&peer);
+        }
         match pending {
             Pending::Status => {}
             Pending::Round(round) => {

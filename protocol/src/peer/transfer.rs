@@ -57,9 +57,13 @@ impl Peer {
         let fit = self.neighbours.iter().filter_map(|(peer, neighbour)| {
             let has = neighbour.status.as_ref().is_some_and(|(status, _)| has(status));
             let failures = transfer.failures.get(peer).copied().unwrap_or(0);
-            (has && failures < MAX_FAILURES).then_some(*peer)
+            (has && failures < MAX_FAILURES).then_some((*peer, failures))
         });
-        let mut load: BTreeMap<PeerKey, usize> = fit.map(|peer| (peer, 0)).collect();
+        let fit: Vec<(PeerKey, u32)> = fit.collect();
+        // Who has failed is tried again when all others have, too.
+        let fewest = fit.iter().map(|(_, failures)| *failures).min();
+        let best = fit.into_iter().filter(|(_, failures)| Some(*failures) == fewest);
+        let mut load: BTreeMap<PeerKey, usize> = best.map(|(peer, _)| (peer, 0)).collect();
         if load.is_empty() && transfer.asked.is_empty() {
             // Whoever failed may be tried again by the next join.
             if let Some(transfer) = &mut self.transfer {
@@ -136,6 +140,18 @@ impl Peer {
             let failures = transfer.failures.entry(peer).or_default();
             *failures = failures.saturating_add(1);
         }
+    }
+
+    /// `peer` keeps us waiting: chunks that it has not been asked for yet may go to somebody else.
+    pub(super) fn release_chunks(&mut self, peer: &PeerKey) {
+        let (Some(transfer), Some(waiting)) = (&mut self.transfer, self.pieces.get_mut(peer)) else { return };
+        waiting.retain(|(hash, _)| {
+            let chunk = transfer.asked.remove(hash).is_some();
+            if chunk {
+                self.fetcher.cancel(hash);
+            }
+            !chunk
+        });
     }
 
     /// Stops asking; what is here is kept.
