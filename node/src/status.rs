@@ -39,6 +39,8 @@ pub(crate) struct Status {
     pub(crate) log_digest: String,
     /// Deltas held.
     pub(crate) open_deltas: usize,
+    /// Dropped messages, by kind.
+    pub(crate) refusals: std::collections::BTreeMap<&'static str, u64>,
 }
 
 /// One round of a node's history.

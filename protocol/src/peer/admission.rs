@@ -72,7 +72,7 @@ impl Peer {
                     let news = self.is_news(&signed, body.as_deref());
                     if !news {
                         // Counted, but no news to the user: also a network of honest peers repeats itself.
-                        *self.refusals.entry("delta that was here already").or_insert(0) += 1;
+                        self.count("delta that was here already");
                     }
                     let news = news && self.rates.pass_on(now);
                     self.verdict(token, if news { Verdict::Accept } else { Verdict::Ignore });
@@ -247,6 +247,7 @@ impl Peer {
     /// Nobody has the body; anti-entropy may offer the header again.
     pub(super) fn body_failed(&mut self, hash: &Digest) {
         let Some(awaited) = self.bodies.remove(hash) else { return };
+        self.count("announced body that did not come");
         for (signed, tokens) in awaited.headers {
             self.join_body_failed(signed.header.round);
             tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
@@ -317,7 +318,7 @@ impl Peer {
                 let bytes = Gossip::Equivocation(proof.clone()).encode();
                 self.rates.publish(now);
                 self.actions.push_back(Action::Publish(bytes));
-                self.report(Report::Equivocation { author, round });
+                self.equivocated(author, round);
             }
             _ => return inserted,
         }
@@ -328,6 +329,11 @@ impl Peer {
             self.fold(now);
         }
         inserted
+    }
+
+    fn equivocated(&mut self, author: PeerKey, round: u64) {
+        self.count("two deltas of one author for one round");
+        self.report(Report::Equivocation { author, round });
     }
 
     /// Verifies a proof of equivocation and voids the author's part. Only a proof that changes something is
@@ -352,7 +358,7 @@ impl Peer {
         if !self.log.insert_proof(proof, self.newest()) {
             return Verdict::Ignore;
         }
-        self.report(Report::Equivocation { author: a.author, round: a.round });
+        self.equivocated(a.author, a.round);
         if a.round < self.round && self.replica.fold(&self.log, self.round) {
             self.actions.push_back(Action::Folded);
         }

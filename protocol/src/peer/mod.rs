@@ -426,11 +426,16 @@ impl Peer {
         self.actions.push_back(Action::Report(report));
     }
 
-    /// Counts a dropped message; reports the first of its kind.
-    fn refuse(&mut self, kind: &'static str, peer: PeerKey) {
+    /// Counts what is nobody's fault, or whose is told elsewhere. Returns how often it has happened.
+    fn count(&mut self, kind: &'static str) -> u64 {
         let count = self.refusals.entry(kind).or_insert(0);
         *count += 1;
-        if *count == 1 {
+        *count
+    }
+
+    /// Counts a dropped message; reports the first of its kind.
+    fn refuse(&mut self, kind: &'static str, peer: PeerKey) {
+        if self.count(kind) == 1 {
             self.report(Report::Refused { kind, peer });
         }
     }
