@@ -120,7 +120,7 @@ impl World {
             4 => self.peer.handle_trained(now),
             5 | 6 => {
                 let (signed, body) = self.delta(from, input);
-                let inline = input.byte() % 2 == 0;
+                let inline = input.byte().is_multiple_of(2);
                 let bytes = Gossip::Delta(Box::new(signed), inline.then_some(body)).encode();
                 self.gossip(key, bytes);
             }
@@ -231,7 +231,7 @@ impl World {
         let mut header = Header::new(self.peer.swarm_id(), round, author.public(), &body);
         let log = self.peer.log();
         header.base = log.digest_after(log.settled_at(round)).unwrap_or_default();
-        if let Some(held) = self.peer.checkpoints().newest().filter(|_| input.byte() % 2 == 0) {
+        if let Some(held) = self.peer.checkpoints().newest().filter(|_| input.byte().is_multiple_of(2)) {
             header.checkpoint_round = held.checkpoint.settled;
             header.checkpoint_digest = held.checkpoint.manifest;
         }
@@ -257,7 +257,7 @@ impl World {
             _ => known.unwrap_or_default(),
         };
         let mut open = log.set_digests(log.settled());
-        if input.byte() % 2 == 0 {
+        if input.byte().is_multiple_of(2) {
             open.push((round, Digest([input.byte(); 32])));
         }
         let checkpoint = match input.byte() % 3 {
