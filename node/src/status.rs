@@ -44,6 +44,8 @@ pub(crate) struct Status {
     pub(crate) checkpoint: Option<Checkpoint>,
     /// What goes over the line.
     pub(crate) meter: Meter,
+    /// Dropped messages, by kind.
+    pub(crate) refusals: std::collections::BTreeMap<&'static str, u64>,
 }
 
 /// Traffic beside what the user allows, and the own deltas beside what they have to take.

@@ -90,6 +90,7 @@ pub mod membership;
 pub mod pacer;
 pub mod packing;
 pub mod peer;
+pub mod rates;
 pub mod replica;
 pub mod round_log;
 pub mod wire;

@@ -76,6 +76,24 @@ pub fn uniform_bits(area: usize, k: usize) -> f64 {
     choices + k as f64
 }
 
+impl PackingError {
+    /// What refusing a delta for it is counted as.
+    pub fn refusal(self) -> &'static str {
+        match self {
+            Self::Truncated => "delta whose body ends early",
+            Self::Version(_) => "delta whose body has an unknown version",
+            Self::Density => "delta of another density",
+            Self::Scale => "delta over the scale cap",
+            Self::Position => "delta with a position outside its tile",
+            Self::Trailing => "delta whose body is too long",
+            Self::Empty => "delta that says nothing",
+            Self::Share => "delta with more coefficients than its share",
+            Self::Level => "delta with a level out of range",
+            Self::Canonical => "delta whose body is not canonical",
+        }
+    }
+}
+
 /// Bytes that no body of this swarm exceeds, whatever its author makes up.
 pub fn max_len(layout: &Layout, rule: &Rule) -> usize {
     let bits = |tile: &Tile| {

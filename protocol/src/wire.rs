@@ -132,6 +132,8 @@ pub enum Refusal {
     NotHeld,
     /// The answerer has no state yet.
     NotReady,
+    /// The asker has asked for more than it could have reason to.
+    TooMuch,
 }
 
 /// What two neighbours tell each other about where they are.

@@ -13,6 +13,7 @@ use support::{FOUNDER, JOINER, World};
 use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::delta::{Header, SignedHeader};
 use swarm_protocol::digest::Digest;
+use swarm_protocol::genesis::Rule;
 use swarm_protocol::identity::Identity;
 use swarm_protocol::packing;
 use swarm_protocol::peer::{Part, Report};
@@ -90,7 +91,19 @@ fn every_broken_rule_is_counted_under_its_name_and_reported_once() {
             "delta whose body does not match its header",
             delta(&world, round, &good, |h| h.body_hash.0[0] ^= 1),
         ),
-        ("delta whose body is not canonical", delta(&world, round, &[1, 4, 0, 255, 255], |_| {})),
+        ("delta whose body has an unknown version", delta(&world, round, &[1, 4, 0, 255, 255], |_| {})),
+        ("delta of another density", delta(&world, round, &[3, 255, 255, 255, 255], |_| {})),
+        ("delta whose body ends early", delta(&world, round, &[3, 4, 0, 1], |_| {})),
+        ("delta whose body is not canonical", delta(&world, round, &good[..good.len() / 2], |_| {})),
+        ("delta over the scale cap", {
+            // Packed under a rule that allows more.
+            let peer = &world.peers[0];
+            let rule = Rule { max_exponent: 24, ..peer.genesis().rule };
+            let mut large = SparseDelta::default();
+            large.push(0, Step::nearest(1e7), [Entry { position: 1, level: 1 }]);
+            let body = packing::encode(peer.layout(), &rule, rule.k, &large).unwrap();
+            delta(&world, round, &body, |_| {})
+        }),
         ("delta with a wrong signature", {
             let Gossip::Delta(mut signed, body) = delta(&world, round, &good, |_| {}) else { panic!() };
             signed.header.tokens = 1;

@@ -4,22 +4,22 @@
 //! the swarm is, and has what it offers.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
+use futures::StreamExt;
 use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, Message, OutboundRequestId, ProtocolSupport, ResponseChannel};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, identify, identity, noise, tcp, yamux};
 use swarm_protocol::identity::PeerKey;
-use swarm_protocol::wire::{MAX_REQUEST, MAX_RESPONSE, Response};
+use swarm_protocol::wire::Response;
 use tokio::runtime::Runtime;
 
 use crate::GUARD;
+use crate::frames::Frames;
 
 /// A liar; dropping it closes its connections.
 #[derive(Debug)]
@@ -35,10 +35,6 @@ struct Behaviour {
     identify: identify::Behaviour,
     requests: request_response::Behaviour<Frames>,
 }
-
-/// Requests and responses: each its length, four bytes, and the bytes.
-#[derive(Clone)]
-struct Frames;
 
 impl Liar {
     /// Starts one in the swarm with this id; `honest` is the address of the node whose answers it passes on.
@@ -154,58 +150,5 @@ async fn lie(mut swarm: Swarm<Behaviour>, source: PeerId, damaged: Arc<AtomicU64
             }
             _ => {}
         }
-    }
-}
-
-async fn read<T: AsyncRead + Unpin + Send>(io: &mut T, most: usize) -> io::Result<Vec<u8>> {
-    let mut length = [0; 4];
-    io.read_exact(&mut length).await?;
-    let length = u32::from_le_bytes(length) as usize;
-    if length > most {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes")));
-    }
-    let mut bytes = vec![0; length];
-    io.read_exact(&mut bytes).await?;
-    Ok(bytes)
-}
-
-async fn write<T: AsyncWrite + Unpin + Send>(io: &mut T, bytes: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-    io.write_all(&length.to_le_bytes()).await?;
-    io.write_all(bytes).await?;
-    io.flush().await
-}
-
-impl request_response::Codec for Frames {
-    type Protocol = StreamProtocol;
-    type Request = Vec<u8>;
-    type Response = Vec<u8>;
-
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        read(io, MAX_REQUEST).await
-    }
-
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        read(io, MAX_RESPONSE).await
-    }
-
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, bytes: Vec<u8>) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        write(io, &bytes).await
-    }
-
-    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, bytes: Vec<u8>) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        write(io, &bytes).await
     }
 }

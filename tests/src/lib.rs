@@ -5,6 +5,7 @@
 //!   Node      how one of its nodes is started; the same command can be given again
 //!   Process   one run of it: its status, its log, its report, signals, how it ended
 //!   Liar      a peer of a swarm that is no node: what others fetch from it is damaged
+//!   Hostile   a peer that is no node and attacks one, in every way and at every layer
 //!   program   where the programs are; the one with training is built if it is not fresh
 //! ```
 //!
@@ -13,12 +14,15 @@
 //! with [`Signal::Stop`] and let go with [`Signal::Continue`]. Whatever a test started dies with it, and
 //! the logs of a test that fails are printed.
 
+mod frames;
+pub mod hostile;
 pub mod liar;
 pub mod place;
 pub mod process;
 pub mod program;
 pub mod report;
 
+pub use hostile::Hostile;
 pub use liar::Liar;
 pub use place::{Changes, Node, Place};
 pub use process::{Exit, Process, Signal};

@@ -113,7 +113,7 @@ impl Place {
     /// # Errors
     /// The program cannot be built, or the text not be written.
     pub fn node(&self, name: &str) -> Result<Node> {
-        let seed = name.bytes().fold(0, |seed, byte| seed * 256 + u64::from(byte));
+        let seed = name.bytes().fold(0u64, |seed, byte| seed.wrapping_mul(256).wrapping_add(byte.into()));
         let text = self.text(&format!("{name}.txt"), seed, 40_000)?;
         let node = Node::new(self, program::swarm()?, name, "run");
         Ok(node.arg("--threads").arg("1").arg("--data").arg(text))

@@ -152,6 +152,7 @@ impl Node {
             open_deltas: self.peer.held_deltas(),
             checkpoint: self.peer.newest_checkpoint().map(Checkpoint::from),
             meter,
+            refusals: self.peer.refusals().clone(),
         };
         if let Err(error) = self.write_json("status.json", &status)
             && !std::mem::replace(&mut self.disk_warned, true)

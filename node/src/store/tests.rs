@@ -35,6 +35,25 @@ fn home() -> (TempDir, PeerKey) {
     (dir, key)
 }
 
+#[cfg(unix)]
+#[test]
+fn the_key_and_all_else_in_the_folder_is_the_owners() {
+    use std::os::unix::fs::PermissionsExt;
+    let (home, _) = home();
+    let (mut folders, mut files) = (vec![home.path().to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    assert!(files.iter().any(|file| file.ends_with("identity.key")), "{files:?}");
+    for file in files {
+        let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o077;
+        assert_eq!(mode, 0, "{} can be read by others", file.display());
+    }
+}
+
 /// Every kind of damage to the bytes of a file: what is left of them.
 fn damages(good: &[u8]) -> Vec<Vec<u8>> {
     let flipped = [0, good.len() / 2, good.len() - 1].map(|at| {

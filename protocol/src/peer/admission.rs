@@ -1,8 +1,9 @@
 //! Which deltas are let in: everything is verified, in the order of what it costs, before it is kept
 //! or passed on.
 //!
-//! swarm, version, round window, body length; then the signature, strictly; then the body's hash; then
-//! its canonical packing. A header whose body is not here yet waits for it, and is passed on only when
+//! The source's rate (see [`crate::rates`]); swarm, version, body length, round window; then the signature,
+//! strictly; then the body's hash; then its canonical packing, with positions, shares and scales, and that it says
+//! anything. Each refusal is counted under its own name. A header whose body is not here yet waits for it, and is passed on only when
 //! body and all have been verified, so whoever passes a header on can serve its body.
 
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use crate::Time;
 use crate::delta::{self, Delta, SignedHeader};
 use crate::digest::Digest;
 use crate::identity::PeerKey;
+use crate::packing::PackingError;
+use crate::rates::Kind;
 use crate::round_log::{Entry, Insert};
 use crate::wire::Gossip;
 
@@ -51,6 +54,10 @@ impl Peer {
     /// A gossip message arrived from `source` (who passed it on, not who made it). The decision comes as
     /// [`Action::Verdict`] with the same `token`.
     pub fn handle_gossip(&mut self, now: Time, source: PeerKey, token: u64, bytes: &[u8]) {
+        if !self.within_rate(now, source, Kind::Gossip, 1) {
+            self.verdict(token, Verdict::Ignore);
+            return;
+        }
         match Gossip::decode(bytes) {
             Ok(Gossip::Delta(signed, _)) if self.is_closed(signed.header.round) => {
                 self.refuse("delta of a round that is being caught up with", source);
@@ -65,8 +72,9 @@ impl Peer {
                     let news = self.is_news(&signed, body.as_deref());
                     if !news {
                         // Counted, but no news to the user: also a network of honest peers repeats itself.
-                        *self.refusals.entry("delta that was here already").or_insert(0) += 1;
+                        self.count("delta that was here already");
                     }
+                    let news = news && self.rates.pass_on(now);
                     self.verdict(token, if news { Verdict::Accept } else { Verdict::Ignore });
                 }
                 Screened::Useless(kind) => {
@@ -84,9 +92,11 @@ impl Peer {
                 self.verdict(token, Verdict::Ignore);
             }
             Ok(Gossip::Equivocation(proof)) => {
-                let verdict = self.admit_proof(&proof, source);
+                let mut verdict = self.admit_proof(&proof, source);
                 if verdict == Verdict::Ignore {
                     self.refuse("proof that changes nothing", source);
+                } else if verdict == Verdict::Accept && !self.rates.pass_on(now) {
+                    verdict = Verdict::Ignore;
                 }
                 self.verdict(token, verdict);
             }
@@ -237,6 +247,7 @@ impl Peer {
     /// Nobody has the body; anti-entropy may offer the header again.
     pub(super) fn body_failed(&mut self, hash: &Digest) {
         let Some(awaited) = self.bodies.remove(hash) else { return };
+        self.count("announced body that did not come");
         for (signed, tokens) in awaited.headers {
             self.join_body_failed(signed.header.round);
             tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Ignore));
@@ -258,7 +269,7 @@ impl Peer {
             Err("delta whose body does not match its header")
         } else {
             let said = self.checks.unpack(&self.layout, &self.genesis.rule, &header.body_hash, &body);
-            said.map_err(|_| "delta whose body is not canonical")
+            said.map_err(PackingError::refusal)
         };
         let said = match said {
             Ok(said) => said,
@@ -270,12 +281,16 @@ impl Peer {
         };
         let (round, id) = (header.round, header.id());
         let inserted = self.insert(now, Delta { id, signed, body: body.into() }, Some(said));
-        if inserted == Insert::Added && tokens.is_empty() {
+        let asked = !tokens.is_empty();
+        let kept_back =
+            matches!(inserted, Insert::Added | Insert::Equivocation(_)) && asked && !self.rates.pass_on(now);
+        if inserted == Insert::Added && (!asked || kept_back) {
             self.unpassed = self.unpassed.split_off(&(self.log.settled(), Digest::default()));
             self.unpassed.insert((round, id));
         }
         let mut verdict = match inserted {
-            Insert::Added | Insert::Equivocation(_) => Verdict::Accept,
+            Insert::Added | Insert::Equivocation(_) if !kept_back => Verdict::Accept,
+            Insert::Added | Insert::Equivocation(_) => Verdict::Ignore,
             Insert::Known | Insert::TooOld | Insert::TooNew | Insert::Crowded => Verdict::Ignore,
         };
         // More than one: other messages with the same header. One of them is enough.
@@ -301,8 +316,9 @@ impl Peer {
             Insert::Added => self.membership.heard(author, round),
             Insert::Equivocation(proof) => {
                 let bytes = Gossip::Equivocation(proof.clone()).encode();
+                self.rates.publish(now);
                 self.actions.push_back(Action::Publish(bytes));
-                self.report(Report::Equivocation { author, round });
+                self.equivocated(author, round);
             }
             _ => return inserted,
         }
@@ -313,6 +329,11 @@ impl Peer {
             self.fold(now);
         }
         inserted
+    }
+
+    fn equivocated(&mut self, author: PeerKey, round: u64) {
+        self.count("two deltas of one author for one round");
+        self.report(Report::Equivocation { author, round });
     }
 
     /// Verifies a proof of equivocation and voids the author's part. Only a proof that changes something is
@@ -337,7 +358,7 @@ impl Peer {
         if !self.log.insert_proof(proof, self.newest()) {
             return Verdict::Ignore;
         }
-        self.report(Report::Equivocation { author: a.author, round: a.round });
+        self.equivocated(a.author, a.round);
         if a.round < self.round && self.replica.fold(&self.log, self.round) {
             self.actions.push_back(Action::Folded);
         }

@@ -6,8 +6,9 @@ use crate::Time;
 use crate::anti_entropy::{Pending, STATUS_INTERVAL};
 use crate::delta::SignedHeader;
 use crate::identity::PeerKey;
+use crate::rates::Kind;
 use crate::round_log::Entry;
-use crate::wire::{MAX_HEADERS, Refusal, Request, Response, Role, Status};
+use crate::wire::{MAX_BODIES, MAX_HEADERS, Refusal, Request, Response, Role, Status};
 
 use super::catch_up::History;
 use super::{Action, Peer, Phase, Report};
@@ -16,6 +17,11 @@ impl Peer {
     /// `peer` asks something; the answer comes as [`Action::Respond`] with the same `token`.
     pub fn handle_request(&mut self, now: Time, peer: PeerKey, token: u64, bytes: &[u8]) {
         let response = match Request::decode(bytes) {
+            Ok(Request::Bodies(hashes)) if hashes.len() > MAX_BODIES => {
+                self.strike("question for too many bodies", peer);
+                Response::Refused(Refusal::TooMuch)
+            }
+            Ok(request) if !self.may_ask(now, peer, &request) => Response::Refused(Refusal::TooMuch),
             Ok(Request::Status(status)) => {
                 let mine = self.status_for(&peer);
                 self.handle_status(now, peer, status);
@@ -30,8 +36,22 @@ impl Peer {
                 Response::Refused(Refusal::NotHeld)
             }
         };
-        self.actions.push_back(Action::Respond { token, bytes: response.encode() });
+        let bytes = response.encode();
+        self.rates.charge(now, peer, Kind::Byte, bytes.len() as u64);
+        self.actions.push_back(Action::Respond { token, bytes });
         self.continue_phase(now);
+    }
+
+    /// Whether `peer` may ask this now; see [`crate::rates`].
+    fn may_ask(&mut self, now: Time, peer: PeerKey, request: &Request) -> bool {
+        let (kind, tokens) = match request {
+            Request::Status(_) => return self.within_rate(now, peer, Kind::Status, 1),
+            Request::Round(_) | Request::History => (Kind::Round, 1),
+            Request::Blob { .. } => (Kind::Piece, 1),
+            Request::Bodies(hashes) => (Kind::Piece, hashes.len() as u64),
+        };
+        // How many bytes it takes is known when they are there: some must be left.
+        self.within_rate(now, peer, kind, tokens) && self.within_rate(now, peer, Kind::Byte, 1)
     }
 
     /// `peer` answered the request `id`, or (`None`) could not be asked.

@@ -58,6 +58,7 @@ use crate::ledger::{Accounts, Fate, Ledger};
 use crate::membership::Membership;
 use crate::pacer::Pacer;
 use crate::packing;
+use crate::rates::{Kind, Rates, Room};
 use crate::replica::Replica;
 use crate::round_log::RoundLog;
 use crate::wire::{Checkpoint, Role, Status};
@@ -96,6 +97,7 @@ pub struct Peer {
     membership: Membership,
     pacer: Pacer,
     neighbours: Neighbours,
+    rates: Rates,
     fetcher: Fetcher,
     bodies: BTreeMap<Digest, admission::AwaitedBody>,
     /// Deltas of open rounds that came from neighbours' lists and have not been passed on.
@@ -172,18 +174,20 @@ impl Peer {
         let start::Start { c0, has_state, start, checkpoints } =
             start::Start::of(&genesis, &layout, &log, c0)?;
         let checks: Arc<dyn Checks> = Arc::new(Direct);
+        let max_body = u32::try_from(packing::max_len(&layout, &genesis.rule)).unwrap_or(u32::MAX);
         Ok(Self {
             swarm: genesis.swarm_id(),
             me: identity.public(),
             identity,
             part,
-            max_body: u32::try_from(packing::max_len(&layout, &genesis.rule)).unwrap_or(u32::MAX),
+            max_body,
             log,
             replica: Replica::new(layout.clone(), genesis.rule, c0, checks.clone()),
             checks,
             membership: Membership::default(),
             pacer: Pacer::new(&genesis.rounds, now),
             neighbours: Neighbours::default(),
+            rates: Rates::new(&genesis, layout.len(), max_body),
             fetcher: Fetcher::default(),
             bodies: BTreeMap::new(),
             unpassed: BTreeSet::new(),
@@ -435,12 +439,33 @@ impl Peer {
         self.actions.push_back(Action::Report(report));
     }
 
-    /// Counts a dropped message; reports the first of its kind.
-    fn refuse(&mut self, kind: &'static str, peer: PeerKey) {
+    /// Counts what is nobody's fault, or whose is told elsewhere. Returns how often it has happened.
+    fn count(&mut self, kind: &'static str) -> u64 {
         let count = self.refusals.entry(kind).or_insert(0);
         *count += 1;
-        if *count == 1 {
+        *count
+    }
+
+    /// Counts a dropped message; reports the first of its kind.
+    fn refuse(&mut self, kind: &'static str, peer: PeerKey) {
+        if self.count(kind) == 1 {
             self.report(Report::Refused { kind, peer });
+        }
+    }
+
+    /// Whether `peer` keeps to its rate with `tokens` more of this kind; what goes over it is counted, and after a long
+    /// time taken as what it is.
+    fn within_rate(&mut self, now: Time, peer: PeerKey, kind: Kind, tokens: u64) -> bool {
+        match self.rates.take(now, peer, kind, tokens) {
+            Room::Enough => true,
+            Room::None => {
+                self.refuse(kind.refusal(), peer);
+                false
+            }
+            Room::LongNone => {
+                self.strike(kind.refusal(), peer);
+                false
+            }
         }
     }
 

@@ -134,6 +134,7 @@ impl Peer {
         };
         debug_assert_eq!(delta.header().round, round);
         let inline = (delta.body.len() <= MAX_INLINE).then(|| delta.body.to_vec());
+        self.rates.publish(now);
         self.actions.push_back(Action::Publish(Gossip::Delta(Box::new(delta.signed), inline).encode()));
         self.insert(now, *delta, None);
         self.start_waiting(now);

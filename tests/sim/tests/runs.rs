@@ -6,6 +6,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use swarm_protocol::rates::Kind;
 use swarm_sim::{Attack, Error, Options, Progress, Summary, run};
 
 fn small() -> Options {
@@ -17,7 +18,13 @@ fn go_on(_: Progress) -> ControlFlow<()> {
 }
 
 fn agreed(options: &Options) -> Summary {
-    run(options, go_on).unwrap_or_else(|error| panic!("{error}"))
+    let summary = run(options, go_on).unwrap_or_else(|error| panic!("{error}"));
+    // Whatever the weather, nobody meets a limit: not who joins, catches up or comes back, and not who passes on
+    // what those with bad intentions say.
+    for kind in Kind::ALL.map(Kind::refusal) {
+        assert!(!summary.refusals.contains_key(kind), "{kind}: {:?}", summary.refusals);
+    }
+    summary
 }
 
 /// Weather: sixty milliseconds of latency, a few messages that overtake others, one slow peer in ten;
