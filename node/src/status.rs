@@ -39,6 +39,8 @@ pub(crate) struct Status {
     pub(crate) log_digest: String,
     /// Deltas held.
     pub(crate) open_deltas: usize,
+    /// Who is connected how, and how others reach it.
+    pub(crate) network: crate::net::Picture,
 }
 
 /// One round of a node's history.

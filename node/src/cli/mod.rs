@@ -10,6 +10,7 @@ mod generate;
 mod id;
 #[cfg(feature = "train")]
 mod lab;
+mod net;
 mod new;
 #[cfg(feature = "train")]
 mod plan;
@@ -48,6 +49,7 @@ enum Command {
     Run(run::Run),
     Bootstrap(bootstrap::Bootstrap),
     Id(id::Id),
+    Net(net::Net),
     #[cfg(feature = "train")]
     Generate(generate::Generate),
     #[cfg(feature = "train")]
@@ -79,6 +81,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(command) => command.execute(),
         Command::Bootstrap(command) => command.execute(),
         Command::Id(command) => command.execute(),
+        Command::Net(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Generate(command) => command.execute(),
         #[cfg(feature = "train")]
@@ -112,7 +115,7 @@ struct NodeArgs {
     dir: Option<PathBuf>,
 
     /// An address to listen on, such as /ip4/0.0.0.0/tcp/4001. May be repeated.
-    /// Default: any free TCP and QUIC port on all IPv4 addresses.
+    /// Default: any free TCP and QUIC port on all addresses, IPv4 and IPv6.
     #[arg(long, value_name = "MULTIADDR", value_parser = parse_address)]
     listen: Vec<Multiaddr>,
 
@@ -123,6 +126,16 @@ struct NodeArgs {
     /// Do not look for peers on the local network (multicast DNS).
     #[arg(long)]
     no_mdns: bool,
+
+    /// Do not ask the router to let others in (UPnP).
+    #[arg(long)]
+    no_upnp: bool,
+
+    /// Do not pass on bytes between peers that cannot reach each other. Without this, a node that others reach from
+    /// outside does so for up to 16 pairs at a time, each for at most an hour and 512 MB. A node with --max-upload
+    /// never does: what it passes on would not count.
+    #[arg(long)]
+    no_relay: bool,
 
     /// Time between two snapshots: a crash costs at most that much of what this device learned and has not
     /// told anyone yet.
@@ -154,23 +167,32 @@ impl NodeArgs {
     }
 
     fn setup(&self, store: Store, genesis: Arc<Genesis>) -> Result<node::Setup> {
-        let listen = if self.listen.is_empty() {
-            vec![parse_address("/ip4/0.0.0.0/tcp/0")?, parse_address("/ip4/0.0.0.0/udp/0/quic-v1")?]
-        } else {
-            self.listen.clone()
-        };
         Ok(node::Setup {
             store,
             genesis,
-            listen,
+            listen: listen_at(&self.listen)?,
             bootstrap: self.bootstrap.clone(),
             mdns: !self.no_mdns,
             rounds: None,
             validates: false,
             snapshot_interval: std::time::Duration::from_secs(self.snapshot_seconds.into()),
             max_upload: self.max_upload,
+            relay: !self.no_relay && self.max_upload.is_none(),
+            upnp: !self.no_upnp,
         })
     }
+}
+
+/// The addresses given, or else any free port over every protocol that this machine has.
+fn listen_at(given: &[Multiaddr]) -> Result<Vec<Multiaddr>> {
+    if !given.is_empty() {
+        return Ok(given.to_vec());
+    }
+    let mut addresses = vec!["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"];
+    if std::net::UdpSocket::bind("[::]:0").is_ok() {
+        addresses.extend(["/ip6/::/tcp/0", "/ip6/::/udp/0/quic-v1"]);
+    }
+    addresses.into_iter().map(parse_address).collect()
 }
 
 /// Runs `future` on a runtime of its own; `threads` is for the network, not for training.

@@ -8,6 +8,9 @@
 //! - **requests** between two connected peers, one response each;
 //! - **discovery**: bootstrap addresses, mDNS on the local network, and a Kademlia routing table, so that
 //!   a mesh outlives the address it was joined through;
+//! - **ways in**: it finds out whether others can open connections to this node (AutoNAT v2, UPnP, who comes in),
+//!   relays for others if so and takes a relay if not, and leaves the relay for a direct connection opened from
+//!   both sides at once (DCUtR) where the routers allow it;
 //! - **separation of swarms**: every topic and protocol name holds the swarm id, and a peer of another
 //!   swarm is reported and disconnected.
 //!
@@ -17,7 +20,10 @@
 //!         ◀─────────────────────     │
 //!            Event (bounded)         ├ bootstrap   the addresses the user gave: dial, back off, report
 //!                                    ├ outbox      the event queue and what happens when it is full
-//!                                    ├ peers       who is connected, and whether they belong
+//!                                    ├ peers       who is connected, how (route), and whether they belong
+//!                                    ├ reach       whether others get in, and through which relays
+//!                                    ├ relay       what this node does for others, and how much of it
+//!                                    ├ picture     all that as the user sees it
 //!                                    ├ tokens      what the core still owes an answer to
 //!                                    └ upload      answers that wait, if bulk is limited
 //! ```
@@ -37,6 +43,10 @@ mod bootstrap;
 mod codec;
 mod outbox;
 mod peers;
+mod picture;
+mod reach;
+mod relay;
+mod route;
 mod service;
 mod tokens;
 mod transport;
@@ -56,13 +66,17 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use swarm_protocol::identity::PeerKey;
 use swarm_protocol::peer::Verdict;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 #[cfg(test)]
 use address::peer_key;
-pub(crate) use address::{parse_address, peer_id};
+pub(crate) use address::{is_global, parse_address, peer_id};
 #[cfg(feature = "train")]
 pub(crate) use behaviour::MESH;
+pub(crate) use picture::Picture;
 #[cfg(feature = "train")]
 pub(crate) use service::NEIGHBOURS;
 pub(crate) use upload::Rate;
@@ -93,6 +107,10 @@ pub(crate) struct Config {
     pub(crate) max_response: usize,
     /// How fast responses that are bulk are sent.
     pub(crate) max_upload: Option<Rate>,
+    /// Whether to pass on bytes for peers that cannot be reached, if this node can.
+    pub(crate) relay: bool,
+    /// Whether to ask the router to let others in (UPnP).
+    pub(crate) upnp: bool,
 }
 
 /// What the core asks of the network.
@@ -252,6 +270,7 @@ pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
     counters: Arc<Counters>,
     local: PeerId,
+    picture: watch::Receiver<Picture>,
 }
 
 impl Handle {
@@ -266,6 +285,11 @@ impl Handle {
             sent: self.counters.sent.load(Ordering::Relaxed),
             received: self.counters.received.load(Ordering::Relaxed),
         }
+    }
+
+    /// Who is connected how, and how others reach this node.
+    pub(crate) fn picture(&self) -> Picture {
+        self.picture.borrow().clone()
     }
 
     /// How many events were dropped because the core did not read them fast enough.
@@ -294,6 +318,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<(Handle, mpsc::Recei
     let (event_sender, event_receiver) = mpsc::channel(EVENT_QUEUE);
     let outbox = outbox::Outbox::new(event_sender, counters.clone());
     let service = service::Service::new(config, command_receiver, outbox, counters.clone())?;
-    let handle = Handle { commands: command_sender, counters, local: service.local_peer_id() };
+    let (local, picture) = (service.local_peer_id(), service.picture());
+    let handle = Handle { commands: command_sender, counters, local, picture };
     Ok((handle, event_receiver, tokio::spawn(service.run())))
 }

@@ -147,6 +147,7 @@ impl Node {
             state_digest,
             log_digest,
             open_deltas: self.peer.held_deltas(),
+            network: self.network.picture(),
         };
         if let Err(error) = self.write_json("status.json", &status)
             && !std::mem::replace(&mut self.disk_warned, true)

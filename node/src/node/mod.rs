@@ -96,6 +96,10 @@ pub(crate) struct Setup {
     pub(crate) snapshot_interval: Duration,
     /// How fast bulk is sent.
     pub(crate) max_upload: Option<net::Rate>,
+    /// Whether to pass on bytes for peers that cannot be reached.
+    pub(crate) relay: bool,
+    /// Whether to ask the router to let others in.
+    pub(crate) upnp: bool,
 }
 
 /// How a run ended.
@@ -152,8 +156,8 @@ pub(crate) async fn run(
     train: Option<impl FnOnce(Option<TrainerState>) -> Result<Trainer>>,
 ) -> Result<Ended> {
     let began = Instant::now();
-    let Setup { store, genesis, listen, bootstrap, mdns, rounds, validates, snapshot_interval, max_upload } =
-        setup;
+    let Setup { store, genesis, listen, bootstrap, mdns, rounds, validates, snapshot_interval, .. } = setup;
+    let Setup { max_upload, relay, upnp, .. } = setup;
     let identity = store.identity()?;
     let secret = identity.secret();
     let Restored { peer, totals, trainer: state, doubt } =
@@ -168,6 +172,8 @@ pub(crate) async fn run(
         max_request: swarm_protocol::wire::MAX_REQUEST,
         max_response: swarm_protocol::wire::MAX_RESPONSE,
         max_upload,
+        relay,
+        upnp,
     };
     let (network, mut events, service) = net::start(config).await?;
     let (kept, trainer) = match train {

@@ -218,6 +218,8 @@ fn config(secret: u8, listen: &str, bootstrap: Vec<Multiaddr>) -> Result<Config>
         max_request: MAX_REQUEST,
         max_response: MAX_RESPONSE,
         max_upload: None,
+        relay: false,
+        upnp: false,
     })
 }
 
