@@ -75,7 +75,14 @@ impl Peers {
     }
 
     /// A connection to `peer` was opened.
-    pub(super) fn opened(&mut self, peer: PeerId, connection: ConnectionId, route: Route, now: Instant) {
+    pub(super) fn opened(&mut self, peer: PeerId, connection: ConnectionId, mut route: Route, now: Instant) {
+        if route.relayed && route.relay.is_none() {
+            // The end that is called learns where the relay is, and not who; but it is connected to it.
+            let near = route.near();
+            let is_there = |(_, way, _): &(ConnectionId, Route, Instant)| !way.relayed && way.near() == near;
+            let relay = self.connected.iter().find(|(_, peer)| peer.connections.iter().any(is_there));
+            route.relay = relay.map(|(relay, _)| *relay);
+        }
         let peer = self.connected.entry(peer).or_insert_with(|| Peer {
             connections: Vec::new(),
             since: now,
@@ -238,6 +245,26 @@ mod tests {
         assert!(peers.route(&peer, id(2)).unwrap().relayed);
         peers.closed(&peer, id(1));
         assert!(peers.superseded(now + PROVEN).is_empty(), "the relayed one is all there is");
+    }
+
+    #[test]
+    fn a_relay_is_known_by_where_it_is() {
+        let (mut peers, relay, now) = connected();
+        let caller = PeerId::random();
+        let from = |local: &str| Route {
+            remote: format!("/p2p/{caller}").parse().unwrap(),
+            local: Some(local.parse().unwrap()),
+            relayed: true,
+            ..Route::from("/ip4/127.0.0.1/tcp/1")
+        };
+        for (number, local, expected) in [
+            (2, "/ip4/127.0.0.1/tcp/1/p2p-circuit", Some(relay)),
+            (3, "/ip4/127.0.0.1/tcp/2/p2p-circuit", None),
+        ] {
+            let id = ConnectionId::new_unchecked(number);
+            peers.opened(caller, id, from(local), now);
+            assert_eq!(peers.route(&caller, id).unwrap().relay, expected);
+        }
     }
 
     #[test]

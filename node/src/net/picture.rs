@@ -100,7 +100,7 @@ impl Way {
         let (over, ip) = route.medium();
         Self {
             route: if route.relayed { "relayed" } else { "direct" }.into(),
-            relay: route.relayed.then(|| route.relay()).flatten().map(|relay| relay.to_string()),
+            relay: route.relay.map(|relay| relay.to_string()),
             over: over.map(str::to_owned),
             ip,
             outbound: route.local.is_none(),

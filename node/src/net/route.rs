@@ -17,6 +17,8 @@ pub(super) struct Route {
     pub(super) local: Option<Multiaddr>,
     /// Both ends reach only a relay, which passes on what they say.
     pub(super) relayed: bool,
+    /// The relay, if its name is known.
+    pub(super) relay: Option<PeerId>,
     /// It was opened from the port at which this node listens.
     pub(super) from_listening_port: bool,
 }
@@ -29,29 +31,28 @@ impl Route {
                 remote: address.clone(),
                 local: None,
                 relayed: address::is_relayed(address),
+                relay: address::relay_in(address),
                 from_listening_port: *port_use == PortUse::Reuse,
             },
             ConnectedPoint::Listener { local_addr, send_back_addr } => Self {
                 remote: send_back_addr.clone(),
                 local: Some(local_addr.clone()),
                 relayed: address::is_relayed(local_addr),
+                relay: address::relay_in(local_addr),
                 from_listening_port: true,
             },
         }
     }
 
-    /// The relay, if its name is part of what is known.
-    pub(super) fn relay(&self) -> Option<PeerId> {
-        address::relay_in(self.local.as_ref().unwrap_or(&self.remote))
+    /// Where this end meets the relay, or the other end: without peer ids, and without what follows the relay.
+    pub(super) fn near(&self) -> Multiaddr {
+        let seen = self.local.as_ref().filter(|_| self.relayed).unwrap_or(&self.remote);
+        seen.iter().take_while(|part| !matches!(part, Protocol::P2p(_) | Protocol::P2pCircuit)).collect()
     }
 
     /// TCP or QUIC, and the version of IP: to the other end, or to the relay.
     pub(super) fn medium(&self) -> (Option<&'static str>, Option<u8>) {
-        let seen = self.local.as_ref().filter(|_| self.relayed).unwrap_or(&self.remote);
-        // What precedes the circuit is the relay's own address.
-        let near: Multiaddr =
-            seen.iter().take_while(|part| !matches!(part, Protocol::P2p(_) | Protocol::P2pCircuit)).collect();
-        match address::endpoint(&near) {
+        match address::endpoint(&self.near()) {
             Some(Endpoint { ip, tcp, .. }) => {
                 (Some(if tcp { "tcp" } else { "quic" }), ip.map(|ip| if ip.is_ipv4() { 4 } else { 6 }))
             }
@@ -64,13 +65,20 @@ impl Route {
 impl From<&str> for Route {
     /// A direct connection that this end opened to there.
     fn from(remote: &str) -> Self {
-        Self { remote: remote.parse().unwrap(), local: None, relayed: false, from_listening_port: false }
+        Self {
+            remote: remote.parse().unwrap(),
+            local: None,
+            relayed: false,
+            relay: None,
+            from_listening_port: false,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libp2p::core::Endpoint;
 
     #[test]
     fn a_route_says_what_it_goes_over_and_through_whom_from_both_ends() {
@@ -82,15 +90,15 @@ mod tests {
             local_addr: circuit.clone(),
             send_back_addr: format!("/p2p/{there}").parse().unwrap(),
         });
-        assert_eq!((near.relayed, near.relay(), near.medium()), (true, Some(relay), (Some("quic"), Some(6))));
-        let far = Route {
-            remote: circuit.with(Protocol::P2p(there)),
-            local: None,
-            relayed: true,
-            from_listening_port: true,
-        };
-        assert_eq!((far.relay(), far.medium()), (Some(relay), (Some("quic"), Some(6))));
+        assert_eq!((near.relayed, near.relay, near.medium()), (true, Some(relay), (Some("quic"), Some(6))));
+        let far = Route::of(&ConnectedPoint::Dialer {
+            address: circuit.with(Protocol::P2p(there)),
+            role_override: Endpoint::Dialer,
+            port_use: PortUse::Reuse,
+        });
+        assert_eq!((far.relayed, far.relay, far.medium()), (true, Some(relay), (Some("quic"), Some(6))));
+        assert_eq!(near.near(), far.near());
         let direct = Route::from("/ip4/10.0.0.1/tcp/7");
-        assert_eq!((direct.relayed, direct.relay(), direct.medium()), (false, None, (Some("tcp"), Some(4))));
+        assert_eq!((direct.relayed, direct.relay, direct.medium()), (false, None, (Some("tcp"), Some(4))));
     }
 }
