@@ -46,6 +46,8 @@ pub(crate) struct Status {
     pub(crate) meter: Meter,
     /// Dropped messages, by kind.
     pub(crate) refusals: std::collections::BTreeMap<&'static str, u64>,
+    /// Who is connected how, and how others reach it.
+    pub(crate) network: crate::net::Picture,
 }
 
 /// Traffic beside what the user allows, and the own deltas beside what they have to take.

@@ -4,6 +4,7 @@
 //!   Place     a temporary folder with a genesis, texts and the folders of nodes
 //!   Node      how one of its nodes is started; the same command can be given again
 //!   Process   one run of it: its status, its log, its report, signals, how it ended
+//!   Internet  network namespaces with home routers between them
 //!   Liar      a peer of a swarm that is no node: what others fetch from it is damaged
 //!   Hostile   a peer that is no node and attacks one, in every way and at every layer
 //!   program   where the programs are; the one with training is built if it is not fresh
@@ -17,6 +18,7 @@
 mod frames;
 pub mod hostile;
 pub mod liar;
+pub mod nat;
 pub mod place;
 pub mod process;
 pub mod program;

@@ -147,6 +147,7 @@ pub struct Node {
     dir: PathBuf,
     logs: PathBuf,
     talkative: bool,
+    namespace: Option<String>,
 }
 
 impl Node {
@@ -154,10 +155,11 @@ impl Node {
         let mut node = Self {
             name: name.to_owned(),
             program: program.to_owned(),
-            arguments: vec![command.into(), "--no-mdns".into()],
+            arguments: vec![command.into(), "--no-mdns".into(), "--no-upnp".into()],
             dir: place.path(name),
             logs: place.dir.path().to_owned(),
             talkative: false,
+            namespace: None,
         };
         let dir = node.dir.clone();
         node = node.arg("--dir").arg(dir).arg("--genesis").arg(place.path("genesis.toml"));
@@ -175,6 +177,13 @@ impl Node {
     #[must_use]
     pub fn talkative(mut self) -> Self {
         self.talkative = true;
+        self
+    }
+
+    /// It runs in this network namespace.
+    #[must_use]
+    pub fn within(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
         self
     }
 
@@ -246,7 +255,15 @@ impl Node {
             .map(|run| self.logs.join(format!("{}-{run}.log", self.name)))
             .find(|log| !log.exists())
             .context("no name for the log")?;
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.namespace {
+            // It becomes the program, so the process id is the program's.
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
         command.args(&self.arguments).env("OMP_NUM_THREADS", "1");
         if self.talkative {
             command.env("SWARM_LOG", "error,swarm=debug");

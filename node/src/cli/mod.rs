@@ -13,6 +13,7 @@ mod invite;
 mod join;
 #[cfg(feature = "train")]
 mod lab;
+mod net;
 mod new;
 mod peers;
 #[cfg(feature = "train")]
@@ -57,6 +58,7 @@ enum Command {
     Invite(invite::Invite),
     Peers(peers::Peers),
     Id(id::Id),
+    Net(net::Net),
     #[cfg(feature = "train")]
     Generate(generate::Generate),
     #[cfg(feature = "train")]
@@ -92,6 +94,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Invite(command) => command.execute(),
         Command::Peers(command) => command.execute(),
         Command::Id(command) => command.execute(),
+        Command::Net(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Generate(command) => command.execute(),
         #[cfg(feature = "train")]
@@ -121,7 +124,7 @@ struct NodeArgs {
     dir: Option<PathBuf>,
 
     /// An address to listen on, such as /ip4/0.0.0.0/tcp/4001. May be repeated.
-    /// Default: any free TCP and QUIC port on all IPv4 addresses.
+    /// Default: any free TCP and QUIC port on all addresses, IPv4 and IPv6.
     #[arg(long, value_name = "MULTIADDR", value_parser = parse_address)]
     listen: Vec<Multiaddr>,
 
@@ -132,6 +135,16 @@ struct NodeArgs {
     /// Do not look for peers on the local network (multicast DNS).
     #[arg(long)]
     no_mdns: bool,
+
+    /// Do not ask the router to let others in (UPnP).
+    #[arg(long)]
+    no_upnp: bool,
+
+    /// Do not pass on bytes between peers that cannot reach each other. Without this, a node that others reach from
+    /// outside does so for up to 16 pairs at a time, each for at most an hour and 512 MB. A node with --max-upload
+    /// never does: what it passes on would not count.
+    #[arg(long)]
+    no_relay: bool,
 
     /// Time between two snapshots: a crash costs at most that much of what this device learned and has not
     /// told anyone yet.
@@ -190,15 +203,10 @@ fn default_dir(swarm: &Digest) -> PathBuf {
 
 impl NodeArgs {
     fn setup(&self, store: Store, genesis: Arc<Genesis>) -> Result<node::Setup> {
-        let listen = if self.listen.is_empty() {
-            vec![parse_address("/ip4/0.0.0.0/tcp/0")?, parse_address("/ip4/0.0.0.0/udp/0/quic-v1")?]
-        } else {
-            self.listen.clone()
-        };
         Ok(node::Setup {
             store,
             genesis,
-            listen,
+            listen: listen_at(&self.listen)?,
             bootstrap: self.bootstrap.clone(),
             mdns: !self.no_mdns,
             rounds: None,
@@ -211,8 +219,22 @@ impl NodeArgs {
             },
             pin: None,
             asked: std::time::Instant::now(),
+            relay: !self.no_relay && self.max_upload.is_none() && self.max_upload_day.is_none(),
+            upnp: !self.no_upnp,
         })
     }
+}
+
+/// The addresses given, or else any free port over every protocol that this machine has.
+fn listen_at(given: &[Multiaddr]) -> Result<Vec<Multiaddr>> {
+    if !given.is_empty() {
+        return Ok(given.to_vec());
+    }
+    let mut addresses = vec!["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"];
+    if std::net::UdpSocket::bind("[::]:0").is_ok() {
+        addresses.extend(["/ip6/::/tcp/0", "/ip6/::/udp/0/quic-v1"]);
+    }
+    addresses.into_iter().map(parse_address).collect()
 }
 
 /// Runs `future` on a runtime of its own; `threads` is for the network, not for training.

@@ -44,7 +44,8 @@ pub(crate) fn peer_id(key: &PeerKey) -> Option<PeerId> {
 ///
 /// # Errors
 /// Says what is wrong and shows an address that would work, unless `text` is a TCP or QUIC address, with or
-/// without a `/p2p/<peer id>` at its end.
+/// without a `/p2p/<peer id>` at its end, or one through a relay: the relay's, with its peer id, then
+/// `/p2p-circuit/p2p/<peer id>`.
 pub(crate) fn parse_address(text: &str) -> anyhow::Result<Multiaddr> {
     const EXAMPLE: &str = "expected e.g. /ip4/192.168.1.7/tcp/4001, /dns/example.org/tcp/4001 or \
                            /ip4/192.168.1.7/udp/4001/quic-v1, with or without /p2p/<peer id> at the end";
@@ -66,6 +67,8 @@ pub(super) struct Endpoint {
     pub(super) port: u16,
     /// TCP, or else QUIC.
     pub(super) tcp: bool,
+    /// These are the relay's, and the connection goes on from there.
+    pub(super) relayed: bool,
 }
 
 /// Reads an address of the forms this node dials and listens on; `None` for any other.
@@ -82,10 +85,69 @@ pub(super) fn endpoint(address: &Multiaddr) -> Option<Endpoint> {
         Protocol::Udp(port) if parts.next()? == Protocol::QuicV1 => (port, false),
         _ => return None,
     };
-    match (parts.next(), parts.next()) {
-        (None | Some(Protocol::P2p(_)), None) => Some(Endpoint { ip, port, tcp }),
-        _ => None,
+    let relayed = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (None | Some(Protocol::P2p(_)), None, None, None) => false,
+        (Some(Protocol::P2p(_)), Some(Protocol::P2pCircuit), Some(Protocol::P2p(_)), None) => true,
+        _ => return None,
+    };
+    Some(Endpoint { ip, port, tcp, relayed })
+}
+
+/// Whether an address leads, or a connection led, through a relay.
+pub(super) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// The relay that an address leads through.
+pub(super) fn relay_in(address: &Multiaddr) -> Option<PeerId> {
+    let mut relay = None;
+    for part in address {
+        match part {
+            Protocol::P2p(peer) => relay = Some(peer),
+            Protocol::P2pCircuit => return relay,
+            _ => {}
+        }
     }
+    None
+}
+
+/// Whether packets from anywhere in the world find this address: it is none of a private network, of this link or
+/// machine, or of a provider's own NAT (RFC 1918, 3927, 4193, 4291, 6598).
+pub(crate) fn is_global(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            let shared = first == 100 && second & 0xc0 == 64;
+            !(first == 0
+                || first >= 224
+                || shared
+                || ip.is_loopback()
+                || ip.is_private()
+                || ip.is_link_local())
+        }
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => is_global(&IpAddr::V4(ip)),
+            None => {
+                !(ip.is_loopback()
+                    || ip.is_unspecified()
+                    || ip.is_multicast()
+                    || ip.is_unique_local()
+                    || ip.is_unicast_link_local())
+            }
+        },
+    }
+}
+
+/// Whether an address leads out of the local network, as far as can be told without resolving its name.
+pub(super) fn is_far(address: &Multiaddr) -> bool {
+    endpoint(address).is_some_and(|there| there.ip.is_none_or(|ip| is_global(&ip)))
+}
+
+/// The address of a direct connection, if packets from anywhere find it, without a peer id at its end.
+pub(super) fn global(address: &Multiaddr) -> Option<(IpAddr, Multiaddr)> {
+    let Endpoint { ip: Some(ip), port, relayed: false, .. } = endpoint(address)? else { return None };
+    let bare = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
+    (port != 0 && is_global(&ip)).then_some((ip, bare))
 }
 
 /// Whether an address a peer gave as its own is worth telling others and dialling. A loopback address is
@@ -105,7 +167,7 @@ pub(crate) fn multiaddr(bytes: &[u8]) -> Option<Multiaddr> {
 
 /// Whether an address is of this machine itself.
 pub(crate) fn is_loopback(address: &Multiaddr) -> bool {
-    matches!(endpoint(address), Some(Endpoint { ip: Some(ip), .. }) if ip.is_loopback())
+    matches!(endpoint(address), Some(Endpoint { ip: Some(ip), relayed: false, .. }) if ip.is_loopback())
 }
 
 /// The peer id at the end of an address.
@@ -122,7 +184,13 @@ pub(crate) fn peer_in(address: &Multiaddr) -> Option<PeerId> {
 /// of one user would then share a port silently, each getting some of the connections. A bind without the
 /// option tells.
 pub(super) fn probe(address: &Multiaddr) -> anyhow::Result<()> {
-    let Some(Endpoint { ip: Some(ip), port, tcp: true }) = endpoint(address) else { return Ok(()) };
+    if is_relayed(address) {
+        return Err(anyhow!(
+            "cannot listen on {address}: relays are chosen by the node itself when it needs one; choose an address \
+             of this machine with --listen"
+        ));
+    }
+    let Some(Endpoint { ip: Some(ip), port, tcp: true, .. }) = endpoint(address) else { return Ok(()) };
     if port == 0 {
         return Ok(());
     }
@@ -233,7 +301,7 @@ fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
 }
 
 /// An error and its causes in one line, each said once.
-fn words(error: &(dyn Error + 'static)) -> String {
+pub(super) fn words(error: &(dyn Error + 'static)) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -278,6 +346,8 @@ mod tests {
             "/ip4/1.2.3.4/tcp/x",
             "/ip4/1.2.3.4/tcp/1/ws",
             "/p2p-circuit",
+            &format!("/ip4/1.2.3.4/tcp/1/p2p-circuit/p2p/{}", PeerId::random()),
+            &format!("/ip4/1.2.3.4/tcp/1/p2p/{}/p2p-circuit", PeerId::random()),
         ] {
             let error = parse_address(text).unwrap_err().to_string();
             assert!(error.contains("/ip4/192.168.1.7/tcp/4001"), "{error}");
@@ -289,6 +359,7 @@ mod tests {
             " /ip6/::1/udp/9/quic-v1\n",
             "/dns/example.org/tcp/4001",
             &format!("/ip4/1.2.3.4/tcp/1/p2p/{peer}"),
+            &format!("/dns/example.org/udp/1/quic-v1/p2p/{peer}/p2p-circuit/p2p/{}", PeerId::random()),
         ] {
             assert_eq!(parse_address(text).unwrap().to_string(), text.trim());
         }
@@ -305,6 +376,48 @@ mod tests {
         assert!(!dialable("/ip4/0.0.0.0/tcp/1", true));
         assert!(!dialable("/ip4/224.0.0.251/tcp/1", true));
         assert!(!dialable("/ip4/10.0.0.1/tcp/1/ws", true));
+        let relayed = |relay| format!("{relay}/p2p/{0}/p2p-circuit/p2p/{0}", PeerId::random());
+        assert!(dialable(&relayed("/ip4/1.2.3.4/tcp/1"), false));
+        assert!(!dialable(&relayed("/ip4/127.0.0.1/tcp/1"), false));
+    }
+
+    #[test]
+    fn whoever_is_behind_a_relay_is_not_where_the_relay_is() {
+        let relay = PeerId::random();
+        let there: Multiaddr =
+            format!("/ip4/127.0.0.1/tcp/1/p2p/{relay}/p2p-circuit/p2p/{}", PeerId::random()).parse().unwrap();
+        assert!(is_relayed(&there) && !is_loopback(&there));
+        assert_eq!(relay_in(&there), Some(relay));
+        assert_eq!(relay_in(&format!("/ip4/127.0.0.1/tcp/1/p2p/{relay}").parse().unwrap()), None);
+        assert!(probe(&there).unwrap_err().to_string().contains("choose an address of this machine"));
+    }
+
+    #[test]
+    fn addresses_of_private_networks_are_not_global() {
+        for (text, expected) in [
+            ("/ip4/198.51.100.7/tcp/4001", true),
+            ("/ip4/172.32.0.1/udp/4001/quic-v1", true),
+            ("/ip4/100.128.0.1/tcp/1", true),
+            ("/ip6/2001:db8::1/tcp/1", true),
+            ("/ip4/10.1.2.3/tcp/1", false),
+            ("/ip4/172.31.0.1/tcp/1", false),
+            ("/ip4/192.168.1.7/tcp/1", false),
+            ("/ip4/100.64.0.1/tcp/1", false),
+            ("/ip4/169.254.1.1/tcp/1", false),
+            ("/ip4/127.0.0.1/tcp/1", false),
+            ("/ip4/0.0.0.0/tcp/1", false),
+            ("/ip4/255.255.255.255/tcp/1", false),
+            ("/ip6/::1/tcp/1", false),
+            ("/ip6/fe80::1/tcp/1", false),
+            ("/ip6/fd00::1/tcp/1", false),
+            ("/ip6/::ffff:10.0.0.1/tcp/1", false),
+            ("/ip4/198.51.100.7/tcp/0", false),
+            ("/dns/example.org/tcp/1", false),
+        ] {
+            assert_eq!(global(&text.parse().unwrap()).is_some(), expected, "{text}");
+        }
+        let named: Multiaddr = format!("/ip4/1.2.3.4/tcp/1/p2p/{}", PeerId::random()).parse().unwrap();
+        assert_eq!(global(&named).unwrap().1, "/ip4/1.2.3.4/tcp/1".parse().unwrap());
     }
 
     #[test]

@@ -2,21 +2,27 @@
 //!
 //! One derived behaviour holds them all. Those that refuse connections come first, so that the others are
 //! not told of a connection that is then refused. The swarm id is in the gossip topic, the request protocol
-//! and the Kademlia protocol; identify alone is common to every libp2p node, and that is how a peer of
-//! another swarm is recognised and told apart from a broken one.
+//! and the Kademlia protocol; identify is common to every libp2p node, and that is how a peer of another swarm
+//! is recognised and told apart from a broken one. So are the protocols about ways in (relay, DCUtR, AutoNAT):
+//! what costs something in them is for members only (see `relay`).
 
 use std::{collections::HashSet, num::NonZeroUsize, time::Duration};
 
 use anyhow::{Context, anyhow};
 use libp2p::{
-    PeerId, StreamProtocol, allow_block_list, connection_limits, gossipsub, identify, identity, kad, mdns,
-    ping, request_response,
+    PeerId, StreamProtocol, allow_block_list, autonat, connection_limits, dcutr, gossipsub, identify,
+    identity, kad, mdns, ping, relay, request_response,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+    upnp,
 };
 
 use swarm_protocol::anti_entropy::MAX_PENDING;
 
-use super::{Config, codec::Codec};
+use super::{
+    Config, address,
+    codec::Codec,
+    relay::{Members, Tester, server},
+};
 
 /// How long a request may take, from asking to the last byte of the response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,6 +52,12 @@ pub(super) struct Behaviour {
     pub(super) ping: ping::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) requests: request_response::Behaviour<Codec>,
+    pub(super) relay_client: relay::client::Behaviour,
+    pub(super) relay: Toggle<relay::Behaviour>,
+    pub(super) dcutr: dcutr::Behaviour,
+    pub(super) autonat: autonat::v2::client::Behaviour,
+    pub(super) tester: Tester,
+    pub(super) upnp: Toggle<upnp::tokio::Behaviour>,
 }
 
 /// Gossipsub that knows one topic only.
@@ -81,7 +93,13 @@ impl Names {
 
 impl Behaviour {
     /// Sets every protocol up for the swarm and the limits of `config`, subscribed to the swarm's topic.
-    pub(super) fn new(config: &Config, names: &Names, keypair: &identity::Keypair) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        config: &Config,
+        names: &Names,
+        keypair: &identity::Keypair,
+        relay_client: relay::client::Behaviour,
+        members: &Members,
+    ) -> anyhow::Result<Self> {
         let local = keypair.public().to_peer_id();
         let protocol = |name: &str| {
             StreamProtocol::try_from_owned(name.to_owned()).map_err(|_| anyhow!("bad protocol name {name}"))
@@ -105,19 +123,31 @@ impl Behaviour {
                     .with_request_timeout(REQUEST_TIMEOUT)
                     .with_max_concurrent_streams(REQUEST_STREAMS),
             ),
+            relay_client,
+            relay: Toggle::from(config.relay.then(|| server(local, members))),
+            dcutr: dcutr::Behaviour::new(local),
+            autonat: autonat::v2::client::Behaviour::default(),
+            tester: Tester::new(members.clone()),
+            upnp: Toggle::from(wants_upnp(config).then(upnp::tokio::Behaviour::default)),
         })
     }
 }
 
+/// A router can let others in only to where this node listens.
+fn wants_upnp(config: &Config) -> bool {
+    config.upnp && config.listen.iter().any(|listen| !address::is_loopback(listen))
+}
+
 /// Of 64 connections, 16 are kept for those this node opens itself: whoever surrounds it from outside cannot
-/// take them all. Two a peer, because two peers may dial each other at once.
+/// take them all. Four a peer: two peers may dial each other at once, through a relay and then directly; and one
+/// that tests whether this node can be reached opens one more.
 fn connection_limits() -> connection_limits::ConnectionLimits {
     connection_limits::ConnectionLimits::default()
         .with_max_pending_incoming(Some(16))
         .with_max_pending_outgoing(Some(32))
         .with_max_established_incoming(Some(48))
         .with_max_established(Some(64))
-        .with_max_established_per_peer(Some(2))
+        .with_max_established_per_peer(Some(4))
 }
 
 /// Gossip for a swarm on a local network of 2 to 16 peers: a mesh of 3. Messages carry no author and no
@@ -232,12 +262,17 @@ mod tests {
     #[tokio::test]
     async fn every_protocol_accepts_its_settings() {
         let keypair = identity::Keypair::generate_ed25519();
-        let config =
-            |max_gossip| Config { max_gossip, ..Config::new([0; 32], [1; 32], Vec::new(), Vec::new()) };
+        let config = |max_gossip| Config {
+            max_gossip,
+            relay: true,
+            ..Config::new([0; 32], [1; 32], Vec::new(), Vec::new())
+        };
+        let client = || relay::client::new(keypair.public().to_peer_id()).1;
+        let members = Members::default();
         let names = Names::new(&[1; 32]);
         for size in [0, 1, 64 * 1024, 1 << 20] {
-            Behaviour::new(&config(size), &names, &keypair).unwrap();
+            Behaviour::new(&config(size), &names, &keypair, client(), &members).unwrap();
         }
-        assert!(Behaviour::new(&config(usize::MAX), &names, &keypair).is_err());
+        assert!(Behaviour::new(&config(usize::MAX), &names, &keypair, client(), &members).is_err());
     }
 }

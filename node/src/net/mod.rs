@@ -8,6 +8,9 @@
 //! - **requests** between two connected peers, one response each;
 //! - **discovery**: bootstrap addresses, mDNS on the local network, and a Kademlia routing table, so that
 //!   a mesh outlives the address it was joined through;
+//! - **ways in**: it finds out whether others can open connections to this node (AutoNAT v2, UPnP, who comes in),
+//!   relays for others if so and takes a relay if not, and leaves the relay for a direct connection opened from
+//!   both sides at once (DCUtR) where the routers allow it;
 //! - **separation of swarms**: every topic and protocol name holds the swarm id, and a peer of another
 //!   swarm is reported and disconnected.
 //!
@@ -18,7 +21,10 @@
 //!            Event (bounded)         ├ bootstrap   the addresses the user gave: dial, back off, report
 //!                                    ├ meter       every byte counted, and held back if there is a limit
 //!                                    ├ outbox      the event queue and what happens when it is full
-//!                                    ├ peers       who is connected, and whether they belong
+//!                                    ├ peers       who is connected, how (route), and whether they belong
+//!                                    ├ reach       whether others get in, and through which relays
+//!                                    ├ relay       what this node does for others, and how much of it
+//!                                    ├ picture     all that as the user sees it
 //!                                    ├ tokens      what the core still owes an answer to
 //!                                    └ upload      answers that wait, if bulk is limited
 //! ```
@@ -39,7 +45,11 @@ mod codec;
 mod meter;
 mod outbox;
 mod peers;
+mod picture;
 mod rate;
+mod reach;
+mod relay;
+mod route;
 mod service;
 mod tokens;
 mod transport;
@@ -60,14 +70,18 @@ use libp2p::{Multiaddr, PeerId};
 use swarm_protocol::identity::PeerKey;
 use swarm_protocol::peer::Verdict;
 use swarm_protocol::wire;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 pub(crate) use address::{
-    is_loopback as is_on_this_machine, multiaddr, parse_address, peer_id, peer_in, peer_key,
+    is_global, is_loopback as is_on_this_machine, multiaddr, parse_address, peer_id, peer_in, peer_key,
 };
 #[cfg(feature = "train")]
 pub(crate) use behaviour::MESH;
 use meter::Meter;
+pub(crate) use picture::Picture;
 pub(crate) use rate::{Daily, Rate};
 #[cfg(feature = "train")]
 pub(crate) use service::NEIGHBOURS;
@@ -100,6 +114,10 @@ pub(crate) struct Config {
     pub(crate) max_response: usize,
     /// How fast bytes may be sent and received.
     pub(crate) limits: Limits,
+    /// Whether to pass on bytes for peers that cannot be reached, if this node can.
+    pub(crate) relay: bool,
+    /// Whether to ask the router to let others in (UPnP).
+    pub(crate) upnp: bool,
 }
 
 /// How fast bytes may be sent and received, of all protocols together.
@@ -130,6 +148,8 @@ impl Config {
             max_request: wire::MAX_REQUEST,
             max_response: wire::MAX_RESPONSE,
             limits: Limits::default(),
+            relay: false,
+            upnp: false,
         }
     }
 }
@@ -315,6 +335,7 @@ pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
     counters: Arc<Counters>,
     local: PeerId,
+    picture: watch::Receiver<Picture>,
 }
 
 impl Handle {
@@ -326,6 +347,11 @@ impl Handle {
     /// Bytes sent and received so far.
     pub(crate) fn traffic(&self) -> Traffic {
         Traffic { sent: self.counters.sent.bytes(), received: self.counters.received.bytes() }
+    }
+
+    /// Who is connected how, and how others reach this node.
+    pub(crate) fn picture(&self) -> Picture {
+        self.picture.borrow().clone()
     }
 
     /// How many events were dropped because the core did not read them fast enough.
@@ -354,6 +380,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<(Handle, mpsc::Recei
     let (event_sender, event_receiver) = mpsc::channel(EVENT_QUEUE);
     let outbox = outbox::Outbox::new(event_sender, counters.clone());
     let service = service::Service::new(config, command_receiver, outbox, counters.clone())?;
-    let handle = Handle { commands: command_sender, counters, local: service.local_peer_id() };
+    let (local, picture) = (service.local_peer_id(), service.picture());
+    let handle = Handle { commands: command_sender, counters, local, picture };
     Ok((handle, event_receiver, tokio::spawn(service.run())))
 }

@@ -20,7 +20,7 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
-use super::address;
+use super::{address, route::Route};
 
 /// An unknown peer must identify itself within this time.
 const IDENTIFY_DEADLINE: Duration = Duration::from_secs(20);
@@ -32,6 +32,10 @@ const FOREIGN_REMEMBERED: usize = 256;
 const GOSSIP_WINDOW: Duration = Duration::from_secs(10);
 /// .. and may be this many. Payloads are remembered for ten minutes, so their rate must be bounded.
 const GOSSIP_PER_WINDOW: u32 = 2000;
+
+/// A direct connection replaces a relayed one when it has lasted this long: both ends know it by then, and what
+/// was under way through the relay has mostly come.
+const PROVEN: Duration = Duration::from_secs(2);
 
 /// Whether a peer belongs to this swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +53,7 @@ pub(super) enum Standing {
 
 #[derive(Debug)]
 struct Peer {
-    connections: Vec<(ConnectionId, Multiaddr)>,
+    connections: Vec<(ConnectionId, Route, Instant)>,
     since: Instant,
     standing: Standing,
     knows_us: bool,
@@ -70,14 +74,15 @@ impl Peers {
         Self { connected: HashMap::new(), foreign: VecDeque::new(), window_ends: now + GOSSIP_WINDOW }
     }
 
-    /// A connection to `peer` was opened; its other end is at `address`.
-    pub(super) fn opened(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        address: Multiaddr,
-        now: Instant,
-    ) {
+    /// A connection to `peer` was opened.
+    pub(super) fn opened(&mut self, peer: PeerId, connection: ConnectionId, mut route: Route, now: Instant) {
+        if route.relayed && route.relay.is_none() {
+            // The end that is called learns where the relay is, and not who; but it is connected to it.
+            let near = route.near();
+            let is_there = |(_, way, _): &(ConnectionId, Route, Instant)| !way.relayed && way.near() == near;
+            let relay = self.connected.iter().find(|(_, peer)| peer.connections.iter().any(is_there));
+            route.relay = relay.map(|(relay, _)| *relay);
+        }
         let peer = self.connected.entry(peer).or_insert_with(|| Peer {
             connections: Vec::new(),
             since: now,
@@ -85,13 +90,13 @@ impl Peers {
             knows_us: false,
             gossip: 0,
         });
-        peer.connections.push((connection, address));
+        peer.connections.push((connection, route, now));
     }
 
     /// A connection to `peer` was closed. Returns its standing if that was the last one.
     pub(super) fn closed(&mut self, peer: &PeerId, connection: ConnectionId) -> Option<Standing> {
         let entry = self.connected.get_mut(peer)?;
-        entry.connections.retain(|(id, _)| *id != connection);
+        entry.connections.retain(|(id, ..)| *id != connection);
         if !entry.connections.is_empty() {
             return None;
         }
@@ -110,7 +115,29 @@ impl Peers {
 
     /// Where the other end of a connection to `peer` is.
     pub(super) fn address(&self, peer: &PeerId) -> Option<&Multiaddr> {
-        self.connected.get(peer)?.connections.first().map(|(_, address)| address)
+        self.connected.get(peer)?.connections.first().map(|(_, route, _)| &route.remote)
+    }
+
+    /// The way of one connection.
+    pub(super) fn route(&self, peer: &PeerId, connection: ConnectionId) -> Option<&Route> {
+        let connections = &self.connected.get(peer)?.connections;
+        connections.iter().find(|(id, ..)| *id == connection).map(|(_, route, _)| route)
+    }
+
+    /// The members, each with the ways to it, the oldest first.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&PeerId, impl Iterator<Item = &Route>)> {
+        let members = self.connected.iter().filter(|(_, peer)| peer.standing == Standing::Member);
+        members.map(|(id, peer)| (id, peer.connections.iter().map(|(_, route, _)| route)))
+    }
+
+    /// Relayed connections to peers that are now connected directly as well.
+    pub(super) fn superseded(&self, now: Instant) -> Vec<ConnectionId> {
+        let proven = |(_, route, since): &(ConnectionId, Route, Instant)| {
+            !route.relayed && now.saturating_duration_since(*since) >= PROVEN
+        };
+        let direct = self.connected.values().filter(|peer| peer.connections.iter().any(proven));
+        let all = direct.flat_map(|peer| &peer.connections);
+        all.filter(|(_, route, _)| route.relayed).map(|(id, ..)| *id).collect()
     }
 
     /// Whether `peer` is on this machine.
@@ -190,14 +217,14 @@ mod tests {
         let now = Instant::now();
         let peer = PeerId::random();
         let mut peers = Peers::new(now);
-        peers.opened(peer, ConnectionId::new_unchecked(1), "/ip4/127.0.0.1/tcp/1".parse().unwrap(), now);
+        peers.opened(peer, ConnectionId::new_unchecked(1), "/ip4/127.0.0.1/tcp/1".into(), now);
         (peers, peer, now)
     }
 
     #[test]
     fn a_peer_is_gone_with_its_last_connection() {
         let (mut peers, peer, now) = connected();
-        peers.opened(peer, ConnectionId::new_unchecked(2), "/ip4/10.0.0.1/tcp/1".parse().unwrap(), now);
+        peers.opened(peer, ConnectionId::new_unchecked(2), "/ip4/10.0.0.1/tcp/1".into(), now);
         assert!(peers.set_member(&peer));
         assert!(!peers.set_member(&peer), "news only once");
         assert!(peers.is_local(&peer));
@@ -205,6 +232,39 @@ mod tests {
         assert!(!peers.is_local(&peer));
         assert_eq!(peers.closed(&peer, ConnectionId::new_unchecked(2)), Some(Standing::Member));
         assert_eq!((peers.len(), peers.standing(&peer)), (0, None));
+    }
+
+    #[test]
+    fn a_direct_connection_replaces_the_relayed_one_when_it_has_lasted_a_while() {
+        let (mut peers, peer, now) = connected();
+        let id = ConnectionId::new_unchecked;
+        let relayed = || Route { relayed: true, ..Route::from("/ip4/198.51.100.1/tcp/1") };
+        peers.opened(peer, id(2), relayed(), now);
+        assert!(peers.superseded(now).is_empty(), "the direct one is too young");
+        assert_eq!(peers.superseded(now + PROVEN), [id(2)]);
+        assert!(peers.route(&peer, id(2)).unwrap().relayed);
+        peers.closed(&peer, id(1));
+        assert!(peers.superseded(now + PROVEN).is_empty(), "the relayed one is all there is");
+    }
+
+    #[test]
+    fn a_relay_is_known_by_where_it_is() {
+        let (mut peers, relay, now) = connected();
+        let caller = PeerId::random();
+        let from = |local: &str| Route {
+            remote: format!("/p2p/{caller}").parse().unwrap(),
+            local: Some(local.parse().unwrap()),
+            relayed: true,
+            ..Route::from("/ip4/127.0.0.1/tcp/1")
+        };
+        for (number, local, expected) in [
+            (2, "/ip4/127.0.0.1/tcp/1/p2p-circuit", Some(relay)),
+            (3, "/ip4/127.0.0.1/tcp/2/p2p-circuit", None),
+        ] {
+            let id = ConnectionId::new_unchecked(number);
+            peers.opened(caller, id, from(local), now);
+            assert_eq!(peers.route(&caller, id).unwrap().relay, expected);
+        }
     }
 
     #[test]
@@ -220,7 +280,7 @@ mod tests {
         // On a new connection it can: its user may have given it the right swarm.
         peers.closed(&peer, ConnectionId::new_unchecked(1));
         assert!(peers.was_foreign(&peer));
-        peers.opened(peer, ConnectionId::new_unchecked(3), "/ip4/10.0.0.1/tcp/1".parse().unwrap(), now);
+        peers.opened(peer, ConnectionId::new_unchecked(3), "/ip4/10.0.0.1/tcp/1".into(), now);
         assert!(peers.set_member(&peer));
         assert!(!peers.was_foreign(&peer));
     }

@@ -7,10 +7,11 @@
 //! hold is bounded: connections by the limits in `behaviour`, unjudged payloads and unanswered requests by
 //! `tokens`, events by `outbox`, answers that wait by `upload`.
 //!
-//! `membership` handles connections, `exchange` gossip and requests.
+//! `membership` handles connections, `exchange` gossip and requests, `reaching` ways in.
 
 mod exchange;
 mod membership;
+mod reaching;
 
 #[cfg(feature = "train")]
 pub(crate) use membership::TARGET as NEIGHBOURS;
@@ -23,14 +24,16 @@ use std::{
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, gossipsub, kad, mdns,
+    Multiaddr, PeerId, Swarm,
+    core::transport::ListenerId,
+    gossipsub, kad, mdns,
     multiaddr::Protocol,
-    ping,
+    ping, relay,
     request_response::{OutboundRequestId, ResponseChannel},
     swarm::{self, DialError, SwarmEvent},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -40,6 +43,10 @@ use super::{
     bootstrap::Bootstrap,
     outbox::Outbox,
     peers::Peers,
+    picture::Picture,
+    reach::Reach,
+    relay::Members,
+    route::Route,
     tokens::Tokens,
     transport,
     upload::Upload,
@@ -68,6 +75,12 @@ pub(super) struct Service {
     listens: bool,
     fatal: Option<String>,
     peers: Peers,
+    /// The members among these, for the protocols that ask.
+    members: Members,
+    reach: Reach,
+    /// Which listener is a reservation with which relay.
+    reservations: HashMap<ListenerId, PeerId>,
+    picture: watch::Sender<Picture>,
     bootstrap: Bootstrap,
     /// Peers met in earlier runs.
     known: Vec<(PeerId, Vec<Multiaddr>)>,
@@ -98,9 +111,13 @@ impl Service {
         let keypair = address::keypair(config.secret)?;
         let names = Names::new(&config.swarm_id);
         let local = keypair.public().to_peer_id();
+        let (transport, relay_client) = transport::build(&keypair, &counters)?;
+        let members = Members::default();
+        let behaviour = Behaviour::new(&config, &names, &keypair, relay_client, &members)?;
+        let reach = Reach::new(behaviour.upnp.is_enabled());
         let mut swarm = Swarm::new(
-            transport::build(&keypair, &counters)?,
-            Behaviour::new(&config, &names, &keypair)?,
+            transport,
+            behaviour,
             local,
             swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_TIMEOUT),
         );
@@ -123,6 +140,10 @@ impl Service {
             listens: !config.listen.is_empty(),
             fatal: None,
             peers: Peers::new(now),
+            members,
+            reach,
+            reservations: HashMap::new(),
+            picture: watch::Sender::default(),
             bootstrap: Bootstrap::new(config.bootstrap, &local, now),
             known: config.known,
             discovery: Discovery::new(now),
@@ -134,6 +155,11 @@ impl Service {
             refused: VecDeque::new(),
             requests: HashMap::new(),
         })
+    }
+
+    /// How the network stands, looked at twice a second.
+    pub(super) fn picture(&self) -> watch::Receiver<Picture> {
+        self.picture.subscribe()
     }
 
     /// This node's peer id.
@@ -204,7 +230,7 @@ impl Service {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event, now),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                self.on_opened(peer_id, connection_id, &endpoint, now);
+                self.on_opened(peer_id, connection_id, Route::of(&endpoint), now);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 self.on_closed(peer_id, connection_id, cause, now);
@@ -217,11 +243,19 @@ impl Service {
                     self.report_bootstrap(failures, &address::dial_error(&error));
                 }
             }
+            // Ways through a relay are told of when it agrees.
+            SwarmEvent::NewListenAddr { address, .. } if address::is_relayed(&address) => {}
             SwarmEvent::NewListenAddr { address, .. } => {
+                self.reach.listens(&address);
                 let address = address.with(Protocol::P2p(self.local_peer_id()));
                 self.outbox.offer(Event::Listening(address));
             }
-            SwarmEvent::ListenerClosed { reason, addresses, .. } => {
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_moved(&address),
+            SwarmEvent::ExternalAddrConfirmed { .. } => self.announce_addresses(),
+            SwarmEvent::ListenerClosed { listener_id, reason, addresses } => {
+                if let Some(relay) = self.reservations.remove(&listener_id) {
+                    return self.on_reservation_closed(relay, reason, now);
+                }
                 tracing::warn!(?addresses, ?reason, "a listener closed");
                 if self.listens && self.swarm.listeners().next().is_none() {
                     self.fatal = Some(match reason {
@@ -269,6 +303,14 @@ impl Service {
                 }
             }
             BehaviourEvent::Kad(_) => {}
+            BehaviourEvent::RelayClient(event) => self.on_relay_client(event, now),
+            // It says so of every connection, reserved or not.
+            BehaviourEvent::Relay(relay::Event::ReservationClosed { .. }) => {}
+            BehaviourEvent::Relay(event) => tracing::debug!(?event, "relaying"),
+            BehaviourEvent::Dcutr(event) => self.on_direct_attempt(event),
+            BehaviourEvent::Autonat(event) => self.on_test(event),
+            BehaviourEvent::Tester(event) => tracing::debug!(?event, "tested an address for a peer"),
+            BehaviourEvent::Upnp(event) => self.on_upnp(event),
         }
     }
 
@@ -278,6 +320,7 @@ impl Service {
         }
         self.end_bans(now);
         self.dial_bootstrap(now);
+        self.reach_tick(now);
         if self.discovery.is_due(now) {
             self.look_for_peers();
             self.dial_known();

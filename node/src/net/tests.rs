@@ -24,7 +24,7 @@ struct Node {
 fn config(seed: u8, listen: &str, bootstrap: &[&Multiaddr]) -> Config {
     let bootstrap = bootstrap.iter().map(|address| (*address).clone()).collect();
     let config = Config::new([seed; 32], SWARM, vec![listen.parse().unwrap()], bootstrap);
-    Config { max_gossip: 64 * 1024, max_request: 1024, max_response: 1 << 20, ..config }
+    Config { max_gossip: 64 * 1024, max_request: 1024, max_response: 1 << 20, relay: true, ..config }
 }
 
 impl Node {
@@ -174,6 +174,35 @@ async fn two_peers_gossip_and_ask_over_tcp_and_see_each_other_stop() {
 async fn two_peers_gossip_and_ask_over_quic() {
     let (mut a, mut b) = pair("/ip4/127.0.0.1/udp/0/quic-v1").await;
     exchange(&mut a, &mut b).await;
+}
+
+#[tokio::test]
+async fn two_peers_gossip_and_ask_over_ipv6_by_tcp_and_by_quic() {
+    if let Err(error) = std::net::UdpSocket::bind("[::1]:0") {
+        return eprintln!("SKIPPED: no IPv6 here: {error}");
+    }
+    for (listen, over) in [("/ip6/::1/tcp/0", "tcp"), ("/ip6/::1/udp/0/quic-v1", "quic")] {
+        let (mut a, mut b) = pair(listen).await;
+        exchange(&mut a, &mut b).await;
+        let picture = guard(async {
+            loop {
+                match a.handle.picture() {
+                    picture if picture.peers.is_empty() => {
+                        tokio::time::sleep(Duration::from_millis(20)).await
+                    }
+                    picture => return picture,
+                }
+            }
+        })
+        .await;
+        let way = &picture.peers[0].routes[0];
+        assert_eq!((way.route.as_str(), way.over.as_deref(), way.ip), ("direct", Some(over), Some(6)));
+        // On one machine nothing is known of the rest of the world, nobody relays, and nobody is asked to.
+        assert_eq!((picture.reachable.as_str(), picture.upnp.as_str()), ("unknown", "off"));
+        assert!(picture.relays.is_empty() && !picture.relays_for_others);
+        a.stop().await;
+        b.stop().await;
+    }
 }
 
 #[tokio::test]

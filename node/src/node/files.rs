@@ -153,6 +153,7 @@ impl Node {
             checkpoint: self.peer.newest_checkpoint().map(Checkpoint::from),
             meter,
             refusals: self.peer.refusals().clone(),
+            network: self.network.picture(),
         };
         if let Err(error) = self.write_json("status.json", &status)
             && !std::mem::replace(&mut self.disk_warned, true)

@@ -115,6 +115,10 @@ pub(crate) struct Setup {
     pub(crate) pin: Option<Name>,
     /// When the user asked for all this.
     pub(crate) asked: Instant,
+    /// Whether to pass on bytes for peers that cannot be reached.
+    pub(crate) relay: bool,
+    /// Whether to ask the router to let others in.
+    pub(crate) upnp: bool,
 }
 
 /// How a run ended.
@@ -183,7 +187,18 @@ pub(crate) async fn run(
 ) -> Result<Ended> {
     let began = Instant::now();
     let Setup {
-        store, genesis, listen, bootstrap, mdns, rounds, validates, snapshot_interval, allowed, ..
+        store,
+        genesis,
+        listen,
+        bootstrap,
+        mdns,
+        rounds,
+        validates,
+        snapshot_interval,
+        allowed,
+        relay,
+        upnp,
+        ..
     } = setup;
     let mut book = Book::read(store.dir());
     book.end_bans(unix_time());
@@ -202,6 +217,8 @@ pub(crate) async fn run(
     let config = net::Config {
         mdns,
         limits,
+        relay,
+        upnp,
         known: book.addresses(),
         ..net::Config::new(secret, genesis.swarm_id().0, listen, bootstrap)
     };

@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::ConnectedPoint,
-    identify,
+    Multiaddr, PeerId, identify,
     swarm::{
         ConnectionError, ConnectionId, DialError, StreamUpgradeError,
         dial_opts::{DialOpts, PeerCondition},
@@ -13,7 +11,7 @@ use libp2p::{
 };
 
 use super::{
-    super::{Event, PeerKey, address, behaviour::IDENTIFY_PREFIX, peers::Standing},
+    super::{Event, PeerKey, address, behaviour::IDENTIFY_PREFIX, peers::Standing, route::Route},
     Service,
 };
 
@@ -27,14 +25,8 @@ const BANS: usize = 4096;
 const LONGEST_BAN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Service {
-    pub(super) fn on_opened(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        endpoint: &ConnectedPoint,
-        now: Instant,
-    ) {
-        self.peers.opened(peer, connection, endpoint.get_remote_address().clone(), now);
+    pub(super) fn on_opened(&mut self, peer: PeerId, connection: ConnectionId, route: Route, now: Instant) {
+        self.peers.opened(peer, connection, route, now);
         self.bootstrap.established(connection, peer, now);
         if self.peers.standing(&peer) == Some(Standing::Member) {
             let good = self.bootstrap.confirmed(&peer);
@@ -50,6 +42,8 @@ impl Service {
         now: Instant,
     ) {
         let Some(standing) = self.peers.closed(&peer, connection) else { return };
+        self.members.remove(&peer);
+        self.reach.withdrawn(&peer);
         let cause = cause.map_or_else(|| "closed".to_owned(), |cause| cause.to_string());
         tracing::debug!(%peer, ?standing, %cause, "disconnected");
         let reason = match standing {
@@ -69,11 +63,12 @@ impl Service {
 
     pub(super) fn on_identify(&mut self, event: identify::Event, now: Instant) {
         match event {
-            identify::Event::Received { peer_id, info, .. } => {
+            identify::Event::Received { connection_id, peer_id, info } => {
                 if info.protocol_version != self.names.identify {
                     return self.on_foreign(peer_id, &info.protocol_version, now);
                 }
                 if self.member(&peer_id).is_some() {
+                    self.learn_reach(peer_id, connection_id, &info);
                     self.learn_addresses(peer_id, info.listen_addrs);
                 }
             }
@@ -98,6 +93,7 @@ impl Service {
             return None;
         };
         if self.peers.set_member(peer) {
+            self.members.add(*peer);
             self.outbox.keep(Event::Connected { peer: key });
             let good = self.bootstrap.confirmed(peer);
             self.report_bootstrap_good(good);
@@ -116,6 +112,8 @@ impl Service {
             .take(80)
             .flat_map(char::escape_default)
             .collect();
+        self.members.remove(&peer);
+        self.reach.withdrawn(&peer);
         let is_news = self.peers.set_foreign(&peer, now);
         if let Some(key) = address::peer_key(&peer) {
             if was_member {
@@ -177,7 +175,11 @@ impl Service {
         let (peers, bans) = (&self.peers, &self.bans);
         let is_member = |peer: &PeerId| peers.standing(peer) == Some(Standing::Member);
         for address in self.bootstrap.due(now, is_member, |peer| bans.get(peer).copied()) {
-            let dial = DialOpts::unknown_peer_id().address(address.clone()).allocate_new_port().build();
+            let dial = DialOpts::unknown_peer_id().address(address.clone());
+            // Out in the world from the listening port, so that what the peer there sees of this node is what a
+            // router in between makes of that port: others may find a way in there.
+            let dial =
+                if address::is_far(&address) { dial.build() } else { dial.allocate_new_port().build() };
             let connection = dial.connection_id();
             self.bootstrap.dialing(&address, connection);
             match self.swarm.dial(dial) {
