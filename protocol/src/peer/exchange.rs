@@ -16,6 +16,8 @@ impl Peer {
     /// `peer` asks something; the answer comes as [`Action::Respond`] with the same `token`.
     pub fn handle_request(&mut self, now: Time, peer: PeerKey, token: u64, bytes: &[u8]) {
         let response = match Request::decode(bytes) {
+            Ok(Request::Access(shown)) => self.access_response(now, peer, &shown),
+            Ok(request) if !self.may_ask(&peer, &request) => Response::Refused(Refusal::NotAdmitted),
             Ok(Request::Status(status)) => {
                 let mine = self.status_for(&peer);
                 self.handle_status(now, peer, status);
@@ -36,6 +38,10 @@ impl Peer {
 
     /// `peer` answered the request `id`, or (`None`) could not be asked.
     pub fn handle_response(&mut self, now: Time, peer: PeerKey, id: u64, answer: Option<&[u8]>) {
+        if self.access_answered(now, peer, id, answer) {
+            self.continue_phase(now);
+            return;
+        }
         let Some(pending) = self.neighbours.answered(&peer, id) else { return };
         let Some(bytes) = answer else {
             self.unanswered(now, peer, pending, false);
@@ -153,6 +159,7 @@ impl Peer {
             open: if seeking { Vec::new() } else { self.log.set_digests(self.log.settled()) },
             checkpoint: self.checkpoints.newest().map(|held| held.checkpoint),
             role: self.role(),
+            access: self.gate.digest(),
         }
     }
 
@@ -188,6 +195,7 @@ impl Peer {
             return;
         }
         self.met_others = true;
+        self.compare_access(now, peer, status.access);
         let claimed = status.your_next_round;
         let settled = self.log.settled();
         // Rounds whose gossip is still in the air settle by themselves; when nothing new comes, or
