@@ -14,7 +14,7 @@
 //! | 18 | request: blob | hash, offset, length | |
 //! | 19 | request: history | | |
 //! | 20 | request: bodies | hashes | |
-//! | 21 | request: access | the asker's certificates, revocations of it | |
+//! | 21 | request: access | the asker's certificates, revocations of the one asked | |
 //! | 32 | response: status | status | |
 //! | 33 | response: round | signed headers, proofs | |
 //! | 34 | response: blob | total length | the bytes |
@@ -100,7 +100,8 @@ pub enum Request {
     History,
     /// The bodies with these hashes, at most [`MAX_BODIES`] and together at most [`MAX_CHUNK`] bytes.
     Bodies(Vec<Digest>),
-    /// In a closed swarm: here is by what I am admitted; by what are you, and who else is?
+    /// In a closed swarm: here is by what I am admitted, and who has revoked you if anybody has; by what are you
+    /// admitted, and who else is?
     Access(Statements),
 }
 

@@ -260,7 +260,8 @@ fn a_revocation_that_comes_too_late_for_open_rounds_corrects_them() {
     world.run_for(120);
     world.assert_agreement(&[0, 1, 2]);
     assert_eq!(world.finished, [0, 1, 2].into());
-    assert!(!world.peers[3].is_admitted(), "it knows, too");
+    let told = Report::Revoked { subject: key(3), from_round: from };
+    assert!(!world.peers[3].is_admitted() && world.reports[3].contains(&told), "it knows, too");
 }
 
 #[test]

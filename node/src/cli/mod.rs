@@ -1,5 +1,7 @@
 //! The command line. One file a command; a flag, its help and its check stand together.
 
+mod access;
+mod admit;
 #[cfg(feature = "train")]
 mod alone;
 mod bench;
@@ -13,6 +15,7 @@ mod lab;
 mod new;
 #[cfg(feature = "train")]
 mod plan;
+mod revoke;
 mod rules;
 #[cfg(feature = "train")]
 mod run;
@@ -27,6 +30,7 @@ use clap::{Args, Parser, Subcommand};
 use libp2p::Multiaddr;
 use swarm_protocol::genesis::Genesis;
 
+use self::access::StatementArgs;
 use crate::net::{Rate, parse_address};
 use crate::node::{self, Ended};
 use crate::store::{self, Store};
@@ -48,6 +52,8 @@ enum Command {
     Run(run::Run),
     Bootstrap(bootstrap::Bootstrap),
     Id(id::Id),
+    Admit(admit::Admit),
+    Revoke(revoke::Revoke),
     #[cfg(feature = "train")]
     Generate(generate::Generate),
     #[cfg(feature = "train")]
@@ -79,6 +85,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(command) => command.execute(),
         Command::Bootstrap(command) => command.execute(),
         Command::Id(command) => command.execute(),
+        Command::Admit(command) => command.execute(),
+        Command::Revoke(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Generate(command) => command.execute(),
         #[cfg(feature = "train")]
@@ -136,6 +144,9 @@ struct NodeArgs {
     /// Small messages, which keep the swarm together, always go out. Default: no limit.
     #[arg(long, value_name = "RATE")]
     max_upload: Option<Rate>,
+
+    #[command(flatten)]
+    statements: StatementArgs,
 }
 
 impl NodeArgs {
@@ -169,6 +180,7 @@ impl NodeArgs {
             validates: false,
             snapshot_interval: std::time::Duration::from_secs(self.snapshot_seconds.into()),
             max_upload: self.max_upload,
+            statements: self.statements.read()?,
         })
     }
 }

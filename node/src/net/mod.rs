@@ -58,9 +58,7 @@ use swarm_protocol::identity::PeerKey;
 use swarm_protocol::peer::Verdict;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-#[cfg(test)]
-use address::peer_key;
-pub(crate) use address::{parse_address, peer_id};
+pub(crate) use address::{parse_address, peer_id, peer_key};
 #[cfg(feature = "train")]
 pub(crate) use behaviour::MESH;
 #[cfg(feature = "train")]

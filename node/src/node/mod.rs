@@ -9,6 +9,7 @@
 //! The loop takes one event at a time, hands it to the core and carries out the core's actions before
 //! the next. All rules are in the core; here is only what to do about them on this device.
 
+mod access;
 mod actions;
 mod files;
 mod restore;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use libp2p::Multiaddr;
+use swarm_protocol::access::Statements;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::peer::Peer;
 use tokio::sync::mpsc::Receiver;
@@ -96,6 +98,8 @@ pub(crate) struct Setup {
     pub(crate) snapshot_interval: Duration,
     /// How fast bulk is sent.
     pub(crate) max_upload: Option<net::Rate>,
+    /// Certificates and revocations that the user gives.
+    pub(crate) statements: Statements,
 }
 
 /// How a run ended.
@@ -139,6 +143,8 @@ struct Node {
     join_trouble: &'static str,
     /// What this identity signed last is not known: nothing is signed for a while.
     doubt: Option<Doubt>,
+    /// How often what is known about who may take part had changed when it was put on disk.
+    access_kept: u64,
 }
 
 /// Runs a node until its rounds are done or somebody stops it.
@@ -152,8 +158,8 @@ pub(crate) async fn run(
     train: Option<impl FnOnce(Option<TrainerState>) -> Result<Trainer>>,
 ) -> Result<Ended> {
     let began = Instant::now();
-    let Setup { store, genesis, listen, bootstrap, mdns, rounds, validates, snapshot_interval, max_upload } =
-        setup;
+    let Setup { store, genesis, listen, bootstrap, mdns, rounds, validates, .. } = setup;
+    let (snapshot_interval, max_upload) = (setup.snapshot_interval, setup.max_upload);
     let identity = store.identity()?;
     let secret = identity.secret();
     let Restored { peer, totals, trainer: state, doubt } =
@@ -205,6 +211,7 @@ pub(crate) async fn run(
         disk_warned: false,
         join_trouble: "",
         doubt,
+        access_kept: 0,
     };
     tracing::info!(
         "swarm {:.16} ({}), {} parameters, peer {}, folder {}",
@@ -216,6 +223,7 @@ pub(crate) async fn run(
     );
     tracing::info!("whatever the others do: {}", Bounds::new(&genesis, snapshot_interval)?);
     node.peer.set_stop(target);
+    node.start_access(&setup.statements)?;
     if !node.peer.has_state() {
         node.looking = "this swarm is a fork: looking for a peer that has its starting model".into();
         tracing::info!(
@@ -257,7 +265,10 @@ impl Node {
                     None => bail!("the trainer has stopped"),
                 },
                 () = sleep_until(wake) => self.peer.handle_wake(self.now()),
-                _ = status.tick() => self.write_status("", ""),
+                _ = status.tick() => {
+                    self.look_at_access();
+                    self.write_status("", "");
+                }
                 _ = snapshots.tick() => self.start_saving(),
                 () = &mut stop => return Ok(Ended::Stopped),
             }

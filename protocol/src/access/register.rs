@@ -171,11 +171,10 @@ impl Register {
         chain
     }
 
-    /// What concerns `who`: its chain, and revocations of it, as many as may be told at once.
-    pub fn about(&self, who: &PeerKey) -> Statements {
+    /// The revocations of `who`, as many as may be told together with a chain.
+    pub fn revocations_of(&self, who: &PeerKey) -> Vec<Signed<Revocation>> {
         let revocations = self.revocations.range((*who, FIRST)..=(*who, LAST));
-        let revocations = revocations.take(MAX_TOLD - MAX_CHAIN).map(|(_, signed)| *signed).collect();
-        Statements { certificates: self.chain(who), revocations }
+        revocations.take(MAX_TOLD - MAX_CHAIN).map(|(_, signed)| *signed).collect()
     }
 
     /// Takes up what is new of `statements` and holds; certificates of those who are admitted by others among them

@@ -3,7 +3,8 @@
 //! A peer that connects is a stranger until it has shown, or others have told, that it is admitted. Both ends ask each
 //! other at once (`Request::Access`, which carries the asker's own certificates); nothing else is answered to a
 //! stranger but the genesis, which is no secret, and no state is fetched from one. A stranger that cannot show
-//! anything within [`GRACE`] is disconnected, and so is at once somebody who has been revoked.
+//! anything within [`GRACE`] is disconnected. Somebody who has been revoked is a stranger again at once, and
+//! disconnected as soon as it has had the time to hear why.
 //!
 //! What is known about who may take part spreads by gossip, and since gossip promises nothing, every status has the
 //! digest of all of it: neighbours whose digests stay different ask each other. Whose delta comes before its
@@ -30,7 +31,9 @@ use super::{Action, Peer, Phase, Report, Verdict};
 const GRACE: Duration = Duration::from_secs(5);
 /// How long one that could not is not talked with: it may be admitted any time.
 const TURNED_AWAY: Duration = Duration::from_secs(30);
-/// The same for somebody who has been revoked.
+/// How long somebody who has been revoked stays connected, as a stranger, so that it hears of it.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long it is not talked with after that.
 const CAST_OUT: Duration = Duration::from_secs(600);
 /// How soon a peer that had nothing new is asked again; twice as long after each time.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -40,7 +43,7 @@ const LACKING: Duration = Duration::from_secs(10);
 
 /// What is known of one connected peer.
 struct Contact {
-    /// Since when it has been a stranger; `None` for one that was let in.
+    /// When it is disconnected as a stranger; `None` for one that was let in.
     stranger: Option<Time>,
     ask_next: Time,
     pause: Duration,
@@ -75,7 +78,7 @@ impl Gate {
     pub(super) fn next_event(&self) -> Option<Time> {
         let strangers = self.contacts.values().filter_map(|contact| contact.stranger);
         let asked = self.asked.values().map(|(_, sent)| *sent + QUESTION_TIMEOUT);
-        strangers.map(|since| since + GRACE).chain(asked).min()
+        strangers.chain(asked).min()
     }
 
     /// What statuses say about it.
@@ -167,7 +170,7 @@ impl Peer {
         }
         let let_in = self.is_let_in(&peer);
         if self.gate.contacts.len() < 2 * MAX_NEIGHBOURS {
-            let stranger = (!let_in).then_some(now);
+            let stranger = (!let_in).then_some(now + GRACE);
             let contact = Contact { stranger, ask_next: now, pause: ASK_AGAIN, differed: None };
             self.gate.contacts.insert(peer, contact);
             self.ask_access(now, peer);
@@ -191,8 +194,16 @@ impl Peer {
         contact.pause = (2 * contact.pause).min(SELDOM);
         let id = self.neighbours.next_id();
         self.gate.asked.insert(id, (peer, now));
-        let bytes = Request::Access(self.gate.register.about(&self.me)).encode();
+        let bytes = Request::Access(self.introduction(&peer)).encode();
         self.actions.push_back(Action::Request { peer, id, bytes });
+    }
+
+    /// What anybody is told: with whom it talks, and whether it has been revoked.
+    fn introduction(&self, peer: &PeerKey) -> Statements {
+        Statements {
+            certificates: self.gate.register.chain(&self.me),
+            revocations: self.gate.register.revocations_of(peer),
+        }
     }
 
     /// `peer` shows by what it is admitted, and asks what is known here.
@@ -208,14 +219,7 @@ impl Peer {
         // Nobody else may have heard of it yet.
         self.tell(&news);
         let admitted = self.is_let_in(&peer);
-        let statements = if admitted {
-            self.gate.register.statements()
-        } else {
-            // It shall know with whom it talks, and why not any more.
-            let mut statements = self.gate.register.about(&self.me);
-            statements.revocations = self.gate.register.about(&peer).revocations;
-            statements
-        };
+        let statements = if admitted { self.gate.register.statements() } else { self.introduction(&peer) };
         self.access_changed(now, &news);
         Response::Access { admitted, statements }
     }
@@ -290,13 +294,10 @@ impl Peer {
             self.gate.contacts.iter().map(|(peer, contact)| (*peer, contact.stranger)).collect();
         for (peer, stranger) in contacts {
             match stranger {
-                Some(since) if now >= since + GRACE => {
-                    self.cast_out(now, peer, TURNED_AWAY, "not admitted to this swarm");
-                }
+                Some(until) if now >= until => self.cast_out(peer),
                 Some(_) => self.ask_access(now, peer),
-                None if !self.is_let_in(&peer) => {
-                    self.cast_out(now, peer, TURNED_AWAY, "not admitted to this swarm any more");
-                }
+                // Its certificate has ended.
+                None if !self.is_let_in(&peer) => self.estrange(now, peer),
                 None => {}
             }
         }
@@ -332,7 +333,11 @@ impl Peer {
         (self.gate.told, self.gate.lacking) = (false, None);
         for signed in &news.revocations {
             let (subject, from_round) = (signed.said.subject, signed.said.from_round);
-            self.report(Report::Revoked { subject, from_round });
+            // A newcomer hears of all that ever were; only those whom it has met are news to its user.
+            let met = self.gate.contacts.contains_key(&subject) || self.membership.latest(&subject).is_some();
+            if met || subject == self.me {
+                self.report(Report::Revoked { subject, from_round });
+            }
         }
         let contacts: Vec<PeerKey> = self.gate.contacts.keys().copied().collect();
         for peer in contacts {
@@ -341,16 +346,29 @@ impl Peer {
             if let_in && contact.stranger.take().is_some() {
                 self.neighbours.connected(now, peer);
             } else if !let_in && contact.stranger.is_none() {
-                self.cast_out(now, peer, CAST_OUT, "it has been revoked");
+                self.estrange(now, peer);
             }
         }
         self.forget_revoked(now);
     }
 
-    /// Disconnects `peer`.
-    fn cast_out(&mut self, now: Time, peer: PeerKey, duration: Duration, reason: &'static str) {
-        self.refuse("connection of a peer that is not admitted", peer);
+    /// Makes a stranger of a neighbour: nothing is asked of it or answered to it any more but why.
+    fn estrange(&mut self, now: Time, peer: PeerKey) {
         self.left(now, peer);
+        let contact =
+            Contact { stranger: Some(now + FAREWELL), ask_next: now, pause: ASK_AGAIN, differed: None };
+        self.gate.contacts.insert(peer, contact);
+        self.ask_access(now, peer);
+    }
+
+    /// Disconnects a stranger.
+    fn cast_out(&mut self, peer: PeerKey) {
+        self.forget_contact(&peer);
+        self.refuse("connection of a peer that is not admitted", peer);
+        let (duration, reason) = match self.gate.register.revocations_of(&peer).is_empty() {
+            true => (TURNED_AWAY, "it is not admitted to this swarm"),
+            false => (CAST_OUT, "it has been revoked"),
+        };
         self.actions.push_back(Action::Ban { peer, duration, reason });
     }
 

@@ -148,7 +148,7 @@ fn a_revocation_counts_from_its_round_and_is_no_longer_trusted_at_once() {
         assert!(!register.trusts(&key(who), 0));
         assert!(register.has_admitted(&key(who), 900) && !register.has_admitted(&key(who), 901));
     }
-    assert_eq!(register.about(&key(2)).revocations, [revocation(1, 2, 40)]);
+    assert_eq!(register.revocations_of(&key(2)), [revocation(1, 2, 40)]);
 }
 
 #[test]
