@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use swarm_tests::report::{address, agreed, number, text};
-use swarm_tests::{Exit, Place, Process};
+use swarm_tests::{Exit, Place, Process, Signal};
 
 /// Exit status of a command that could not do what it was asked to.
 const FAILED: i32 = 1;
@@ -51,7 +51,7 @@ fn asks(process: &mut Process) -> Result<String> {
 
 #[test]
 fn two_who_are_admitted_train_and_agree_and_a_third_is_told_what_to_do() -> Result<()> {
-    const ROUNDS: u64 = 24;
+    const ROUNDS: u64 = 60;
     let place = place()?;
     // Alone and not admitted it does not begin a swarm of its own.
     let mut first = place.node("first")?.rounds(&ROUNDS.to_string()).start()?;
@@ -62,6 +62,8 @@ fn two_who_are_admitted_train_and_agree_and_a_third_is_told_what_to_do() -> Resu
         place.node("first")?.rounds(&ROUNDS.to_string()).arg("--certificate").arg(&certificate).start()?;
     let there = address(&mut first, "/tcp/")?;
     first.wait_for_round(1)?;
+    // Held until the second is admitted: it is not to be done before.
+    first.signal(Signal::Stop)?;
     // The second is admitted by nothing but a file that is left in its folder while it runs and asks.
     let mut second = place.node("second")?.bootstrap(&there).rounds(&ROUNDS.to_string()).start()?;
     let peer = asks(&mut second)?;
@@ -69,8 +71,10 @@ fn two_who_are_admitted_train_and_agree_and_a_third_is_told_what_to_do() -> Resu
     fs::create_dir_all(place.path("second/incoming"))?;
     fs::write(place.path("second/incoming/mail.txt"), certificate)?;
     second.wait_for_log("taken up")?;
+    first.signal(Signal::Continue)?;
     let mut third = place.node("third")?.bootstrap(&there).start()?;
     asks(&mut third)?;
+    first.wait_for_log("it is not admitted to this swarm")?;
     agreed(&mut [&mut first, &mut second], ROUNDS)?;
     let status = third.status().context("no status")?;
     assert_eq!((number(&status, "round")?, text(&status, "phase")?), (0, WAITING), "{status}");
