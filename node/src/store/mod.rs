@@ -84,7 +84,7 @@ pub(crate) fn read_genesis(path: &Path) -> Result<Genesis> {
 /// What a folder's own copy of the genesis turned out to be.
 enum Copy {
     Missing,
-    Whole(Genesis),
+    Whole(Box<Genesis>),
     /// Not as it was written: why, and the swarm ids that it may have been of, as hex.
     Damaged(String, Vec<String>),
 }
@@ -105,7 +105,7 @@ fn read_copy(path: &Path) -> Result<Copy> {
     let named = ids.first().cloned();
     let why = match Genesis::parse(&text) {
         Ok(genesis) if named.as_deref() == Some(&genesis.swarm_id().to_string()) => {
-            return Ok(Copy::Whole(genesis));
+            return Ok(Copy::Whole(Box::new(genesis)));
         }
         Ok(genesis) => {
             ids.push(genesis.swarm_id().to_string());
@@ -120,7 +120,7 @@ fn read_copy(path: &Path) -> Result<Copy> {
 /// The genesis in a folder that is only looked at.
 fn read_whole_copy(dir: &Path) -> Result<Genesis> {
     match read_copy(&dir.join("genesis.toml"))? {
-        Copy::Whole(genesis) => Ok(genesis),
+        Copy::Whole(genesis) => Ok(*genesis),
         Copy::Missing => bail!("{} is not a node's folder (it has no genesis.toml)", dir.display()),
         Copy::Damaged(why, _) => {
             bail!("{why}. Give swarm run the swarm's genesis with --genesis FILE, and it is put right")
@@ -261,7 +261,7 @@ impl Store {
                 wanted.swarm_id(),
                 wanted.name
             ),
-            (Copy::Whole(held), _) => Ok(held),
+            (Copy::Whole(held), _) => Ok(*held),
             (Copy::Missing, Some(wanted)) => {
                 write_atomically(&path, wanted.to_toml().as_bytes())?;
                 Ok(wanted)

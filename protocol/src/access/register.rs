@@ -384,10 +384,13 @@ fn by(subject: &PeerKey, issuer: &PeerKey) -> RangeInclusive<(PeerKey, PeerKey, 
     (*subject, *issuer, false)..=(*subject, *issuer, true)
 }
 
+/// How wide a chain is, and its last certificate: none for a key of the genesis.
+type Way<'a> = (u64, Option<&'a Signed<Certificate>>);
+
 /// For every number of certificates below [`MAX_CHAIN`]: who may admit others by a chain of just so many, how wide the
 /// widest of these is, and its last certificate.
 struct Ways<'a> {
-    steps: Vec<BTreeMap<PeerKey, (u64, Option<&'a Signed<Certificate>>)>>,
+    steps: Vec<BTreeMap<PeerKey, Way<'a>>>,
 }
 
 impl<'a> Ways<'a> {

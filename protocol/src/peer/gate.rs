@@ -232,7 +232,7 @@ impl Peer {
         id: u64,
         answer: Option<&[u8]>,
     ) -> bool {
-        if !self.gate.asked.get(&id).is_some_and(|(asked, _)| *asked == peer) {
+        if self.gate.asked.get(&id).is_none_or(|(asked, _)| *asked != peer) {
             return false;
         }
         self.gate.asked.remove(&id);

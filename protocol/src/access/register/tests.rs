@@ -196,8 +196,13 @@ fn what_the_genesis_signed_is_not_crowded_out() {
     assert_eq!(register.statements().certificates.len(), MAX_CERTIFICATES);
 }
 
+/// Issuer, subject, whether it may admit others, last round.
+type Admits = (u8, u8, bool, u64);
+/// Issuer, subject, first round.
+type Revokes = (u8, u8, u64);
+
 /// Any statements among eight people, of whom the first two hold the keys; most of them hold.
-fn statements() -> impl Strategy<Value = (Vec<(u8, u8, bool, u64)>, Vec<(u8, u8, u64)>)> {
+fn statements() -> impl Strategy<Value = (Vec<Admits>, Vec<Revokes>)> {
     let certificates = proptest::collection::vec((0u8..8, 2u8..8, any::<bool>(), 0u64..50), 1..16);
     let revocations = proptest::collection::vec((0u8..8, 2u8..8, 0u64..50), 0..6);
     (certificates, revocations)
