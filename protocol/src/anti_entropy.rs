@@ -178,9 +178,15 @@ impl Neighbours {
         if !self.has_room(&peer, pending.is_for_bytes()) {
             return None;
         }
+        let id = self.next_id();
+        self.pending.insert(id, (peer, pending, now));
+        Some(id)
+    }
+
+    /// An id for a question, also for one that is not kept here.
+    pub fn next_id(&mut self) -> u64 {
         self.next_id += 1;
-        self.pending.insert(self.next_id, (peer, pending, now));
-        Some(self.next_id)
+        self.next_id
     }
 
     /// Whether `peer` has room for another question, or another one for bytes: neither kind keeps the other from

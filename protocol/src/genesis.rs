@@ -4,8 +4,10 @@
 //! hash to the **swarm id**; peers of different swarm ids never mix. A peer's own choices (threads,
 //! addresses, data) are not in it.
 
+mod access;
 mod parent;
 
+pub use access::{Access, MAX_KEYS};
 pub use parent::Parent;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +55,9 @@ pub struct Genesis {
     pub training: Training,
     /// How time is cut into rounds.
     pub rounds: Rounds,
+    /// Who may take part.
+    #[serde(default)]
+    pub access: Access,
     /// The swarm whose model is the starting point.
     #[serde(default)]
     pub parent: Option<Parent>,
@@ -194,6 +199,7 @@ impl Genesis {
                 min_round_ms: 500,
                 grace_ms: 10_000,
             },
+            access: Access::default(),
             parent: None,
         }
     }
@@ -243,7 +249,7 @@ impl Genesis {
              round_ms = {round_ms}        # a slow device sends what it has after this\n\
              min_round_ms = {min_round_ms}      # no round is shorter\n\
              grace_ms = {grace_ms}        # longest wait for the others, at most a tenth of the round\n\
-             {parent}",
+             {access}{parent}",
             id = self.swarm_id(),
             count = m.parameter_count(),
             vocabulary = m.vocabulary,
@@ -272,6 +278,7 @@ impl Genesis {
             round_ms = rounds.round_ms,
             min_round_ms = rounds.min_round_ms,
             grace_ms = rounds.grace_ms,
+            access = self.access.to_toml(),
             parent = self.parent.map(Parent::to_toml).unwrap_or_default(),
         )
     }
@@ -359,6 +366,7 @@ impl Genesis {
         range("rounds.min_round_ms", w.min_round_ms, 1, 86_400_000)?;
         range("rounds.round_ms", w.round_ms, w.min_round_ms, 86_400_000)?;
         range("rounds.grace_ms", w.grace_ms, 0, w.round_ms)?;
+        self.access.validate()?;
         self.parent.as_ref().map_or(Ok(()), Parent::validate)?;
         self.layout().map(drop).map_err(|error| error.to_string())
     }
@@ -409,9 +417,10 @@ mod tests {
 
     #[test]
     fn the_swarm_id_is_pinned() {
-        // Golden: this changes only together with VERSION. The bytes were written by this test.
+        // Golden: this changes only together with VERSION, from the first release on. The bytes were written by
+        // this test. They end with the number of keys that may admit others: none.
         let bytes = nano().canonical_bytes();
-        assert_eq!(bytes.len(), 16 + 4 + (8 + 6) + 8 + 6 * 4 + (3 * 4 + 1) + (5 * 4 + 5 * 8) + 6 * 4 + 1);
+        assert_eq!(bytes.len(), 16 + 4 + (8 + 6) + 8 + 6 * 4 + (3 * 4 + 1) + (5 * 4 + 5 * 8) + 6 * 4 + 8 + 1);
         assert_eq!(&bytes[..24], b"swarm genesis 1\n\x01\0\0\0\x06\0\0\0");
         assert_eq!(format!("{:.16}", nano().swarm_id()), include_str!("../golden/nano.swarm-id").trim());
     }

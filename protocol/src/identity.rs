@@ -4,6 +4,7 @@
 //! room that two verifiers could fill differently), so that all peers agree on what is signed.
 
 use std::fmt;
+use std::str::FromStr;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,16 @@ impl fmt::Display for PeerKey {
 impl fmt::Debug for PeerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:.8}")
+    }
+}
+
+impl FromStr for PeerKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        blake3::Hash::from_hex(text)
+            .map(|bytes| Self(*bytes.as_bytes()))
+            .map_err(|_| format!("{text:?} is not a public key: 64 hexadecimal digits are expected"))
     }
 }
 
@@ -72,6 +83,11 @@ impl Identity {
 }
 
 impl PeerKey {
+    /// Whether anything can be signed with this key: a point of the curve, and none of small order.
+    pub fn is_usable(&self) -> bool {
+        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| !key.is_weak())
+    }
+
     /// Whether `signature` is this peer's over `domain` and `message`, verified strictly.
     pub fn verify(&self, domain: &str, message: &[u8], signature: &SignatureBytes) -> bool {
         VerifyingKey::from_bytes(&self.0).is_ok_and(|key| {
@@ -109,5 +125,6 @@ mod tests {
         point[0] = 1;
         let lax = SignatureBytes(point, [0; 32]);
         assert!(!PeerKey(point).verify("domain", b"anything", &lax));
+        assert!(!PeerKey(point).is_usable() && Identity::from_secret(&[7; 32]).public().is_usable());
     }
 }

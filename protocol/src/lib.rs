@@ -73,6 +73,7 @@
 //! assert_eq!(peers[0].log_digest(), peers[1].log_digest());
 //! ```
 
+pub mod access;
 pub mod anti_entropy;
 pub mod architecture;
 pub mod checkpoint;

@@ -33,6 +33,16 @@ pub enum Entry {
     Void(Box<(SignedHeader, SignedHeader)>),
 }
 
+impl Entry {
+    /// Whose part it is.
+    pub fn author(&self) -> PeerKey {
+        match self {
+            Self::Delta(delta) => delta.header().author,
+            Self::Void(proof) => proof.0.header.author,
+        }
+    }
+}
+
 /// What became of a delta that was offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Insert {
@@ -182,6 +192,21 @@ impl RoundLog {
         let inserted = self.enforce_cap(round, author);
         self.renew_digest(round);
         inserted == Insert::Added
+    }
+
+    /// Takes an author's part out of an open round, as if nothing of it had ever been heard. Returns whether there was
+    /// any.
+    pub fn remove(&mut self, round: u64, author: &PeerKey) -> bool {
+        if round < self.settled {
+            return false;
+        }
+        let rank = self.rank(round, author);
+        let Some(set) = self.rounds.get_mut(&round) else { return false };
+        let Some(entry) = set.entries.remove(author) else { return false };
+        set.ranks.remove(&(rank, *author));
+        self.forget(Some(entry));
+        self.renew_digest(round);
+        true
     }
 
     fn void(&mut self, proof: &(SignedHeader, SignedHeader)) {

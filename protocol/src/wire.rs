@@ -8,22 +8,26 @@
 //! |---|---|---|---|
 //! | 1 | gossip: delta | signed header | the body, or nothing if it is to be pulled |
 //! | 2 | gossip: equivocation | two signed headers | |
+//! | 3 | gossip: access | certificates, revocations | |
 //! | 16 | request: status | status | |
 //! | 17 | request: round | round | |
 //! | 18 | request: blob | hash, offset, length | |
 //! | 19 | request: history | | |
 //! | 20 | request: bodies | hashes | |
+//! | 21 | request: access | the asker's certificates, revocations of the one asked | |
 //! | 32 | response: status | status | |
 //! | 33 | response: round | signed headers, proofs | |
 //! | 34 | response: blob | total length | the bytes |
 //! | 35 | response: refused | reason | |
 //! | 36 | response: history | first number of settled rounds, first round held, log digests | |
 //! | 37 | response: bodies | lengths | the bodies |
+//! | 38 | response: access | whether the asker is admitted, certificates, revocations | |
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::access::Statements;
 use crate::codec::{decode, encode};
 use crate::delta::SignedHeader;
 use crate::digest::Digest;
@@ -72,6 +76,8 @@ pub enum Gossip {
     Delta(Box<SignedHeader>, Option<Vec<u8>>),
     /// Two different deltas that one author signed for one round.
     Equivocation(Box<(SignedHeader, SignedHeader)>),
+    /// Who may take part in a closed swarm, and who may no longer: at most [`crate::access::MAX_TOLD`] statements.
+    Access(Statements),
 }
 
 /// A question to a neighbour.
@@ -94,6 +100,9 @@ pub enum Request {
     History,
     /// The bodies with these hashes, at most [`MAX_BODIES`] and together at most [`MAX_CHUNK`] bytes.
     Bodies(Vec<Digest>),
+    /// In a closed swarm: here is by what I am admitted, and who has revoked you if anybody has; by what are you
+    /// admitted, and who else is?
+    Access(Statements),
 }
 
 /// The answer to a [`Request`].
@@ -123,6 +132,13 @@ pub enum Response {
         /// The digests; the last one is the newest.
         digests: Vec<Digest>,
     },
+    /// Who may take part in a closed swarm.
+    Access {
+        /// Whether the answerer lets the asker take part.
+        admitted: bool,
+        /// All that the answerer knows; for somebody who is not admitted, only what concerns the two of them.
+        statements: Statements,
+    },
 }
 
 /// Why a request was not answered.
@@ -134,6 +150,8 @@ pub enum Refusal {
     NotReady,
     /// The asker has asked for more than it could have reason to.
     TooMuch,
+    /// The swarm is closed, and the asker has not shown that it is admitted.
+    NotAdmitted,
 }
 
 /// What two neighbours tell each other about where they are.
@@ -153,6 +171,8 @@ pub struct Status {
     pub checkpoint: Option<Checkpoint>,
     /// What this peer does.
     pub role: Role,
+    /// In a closed swarm: the digest of all that is known about who may take part; see [`crate::access::Register`].
+    pub access: Option<Digest>,
 }
 
 /// A checkpoint that can be fetched: the shared coefficients at a settled round; see [`crate::checkpoint`].
@@ -232,6 +252,7 @@ impl Gossip {
         match self {
             Self::Delta(header, body) => message(1, header.as_ref(), body.as_deref().unwrap_or_default()),
             Self::Equivocation(pair) => message(2, pair.as_ref(), &[]),
+            Self::Access(statements) => message(3, statements, &[]),
         }
     }
 
@@ -246,6 +267,7 @@ impl Gossip {
                 Ok(Self::Delta(Box::new(header), (!body.is_empty()).then(|| body.to_vec())))
             }
             (2, rest) => Ok(Self::Equivocation(Box::new(part(2, rest)?))),
+            (3, rest) => part(3, rest).map(Self::Access),
             (kind, _) => Err(WireError::Kind(kind)),
         }
     }
@@ -260,6 +282,7 @@ impl Request {
             Self::Blob { hash, offset, length } => message(18, &(hash, offset, length), &[]),
             Self::History => message(19, &(), &[]),
             Self::Bodies(hashes) => message(20, hashes, &[]),
+            Self::Access(statements) => message(21, statements, &[]),
         }
     }
 
@@ -277,6 +300,7 @@ impl Request {
             }
             (19, rest) => part(19, rest).map(|()| Self::History),
             (20, rest) => part(20, rest).map(Self::Bodies),
+            (21, rest) => part(21, rest).map(Self::Access),
             (kind, _) => Err(WireError::Kind(kind)),
         }
     }
@@ -295,6 +319,7 @@ impl Response {
                 message(37, &lengths, &bodies.concat())
             }
             Self::History { first, held_from, digests } => message(36, &(first, held_from, digests), &[]),
+            Self::Access { admitted, statements } => message(38, &(admitted, statements), &[]),
         }
     }
 
@@ -319,6 +344,10 @@ impl Response {
                 Ok(Self::History { first, held_from, digests })
             }
             (37, rest) => bodies(rest).map(Self::Bodies).ok_or(WireError::Malformed(37)),
+            (38, rest) => {
+                let (admitted, statements) = part(38, rest)?;
+                Ok(Self::Access { admitted, statements })
+            }
             (kind, _) => Err(WireError::Kind(kind)),
         }
     }
@@ -327,6 +356,7 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::{Certificate, MAX_CERTIFICATES, MAX_REVOCATIONS, MAX_TOLD, Revocation, Signed};
     use crate::delta::Header;
     use crate::identity::{Identity, PeerKey};
     use proptest::prelude::*;
@@ -363,6 +393,18 @@ mod tests {
             open: vec![(6, digest(8)), (7, digest(9))],
             checkpoint: Some(Checkpoint { settled: 4, manifest: digest(10), log_digest: digest(11) }),
             role: Role::Author,
+            access: None,
+        }
+    }
+
+    fn statements() -> Statements {
+        let identity = Identity::from_secret(&[3; 32]);
+        let (swarm, subject, issuer) = (digest(1), PeerKey([4; 32]), identity.public());
+        let certificate = Certificate { swarm, subject, issuer, may_admit: true, last_round: 9 };
+        let revocation = Revocation { swarm, subject, issuer, from_round: 7 };
+        Statements {
+            certificates: vec![Signed::new(certificate, &identity)],
+            revocations: vec![Signed::new(revocation, &identity)],
         }
     }
 
@@ -371,6 +413,7 @@ mod tests {
             Gossip::Delta(Box::new(signed(1)), None),
             Gossip::Delta(Box::new(signed(1)), Some(vec![1, 2, 3])),
             Gossip::Equivocation(Box::new((signed(1), signed(2)))),
+            Gossip::Access(statements()),
         ]
     }
 
@@ -381,6 +424,7 @@ mod tests {
             Request::Blob { hash: digest(1), offset: 1 << 40, length: MAX_CHUNK },
             Request::History,
             Request::Bodies(vec![digest(1), digest(2)]),
+            Request::Access(statements()),
         ]
     }
 
@@ -392,6 +436,9 @@ mod tests {
             Response::Refused(Refusal::NotHeld),
             Response::History { first: 3, held_from: 3, digests: vec![digest(1), digest(2)] },
             Response::Bodies(vec![vec![1, 2, 3], Vec::new(), vec![4]]),
+            Response::Status(Status { access: Some(digest(12)), ..status() }),
+            Response::Refused(Refusal::NotAdmitted),
+            Response::Access { admitted: true, statements: statements() },
         ]
     }
 
@@ -472,6 +519,14 @@ mod tests {
         assert!(Request::Status(Status { open, ..status() }).encode().len() <= MAX_REQUEST);
         let inline = Gossip::Delta(Box::new(signed(1)), Some(vec![0; MAX_INLINE]));
         assert!(inline.encode().len() <= MAX_GOSSIP);
+        let one = statements();
+        let told = Gossip::Access(vec![one.certificates[0]; MAX_TOLD].into());
+        assert!(told.encode().len() <= MAX_INLINE);
+        let statements = Statements {
+            certificates: vec![one.certificates[0]; MAX_CERTIFICATES],
+            revocations: vec![one.revocations[0]; MAX_REVOCATIONS],
+        };
+        assert!(Response::Access { admitted: true, statements }.encode().len() < MAX_RESPONSE);
     }
 
     proptest! {

@@ -67,6 +67,7 @@ fn nobody_is_stopped_by_what_another_says_of_its_state() {
                 open: world.peers[at].log().set_digests(world.peers[at].log().settled()),
                 checkpoint: Some(checkpoint),
                 role: Role::Author,
+                access: None,
             };
             world.request(at, 2, &Request::Status(status).encode());
         }

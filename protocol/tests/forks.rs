@@ -158,6 +158,7 @@ impl Liar {
             open: Vec::new(),
             checkpoint: Some(manifest.checkpoint()),
             role: Role::Author,
+            access: None,
         };
         Self { key: Identity::from_secret(&[n; 32]).public(), status, blobs: blobs.into() }
     }
@@ -178,7 +179,7 @@ impl Liar {
                 None => Response::Refused(Refusal::NotHeld),
             },
             Request::Round(_) => Response::Round(Vec::new(), Vec::new()),
-            Request::History => Response::Refused(Refusal::NotHeld),
+            Request::History | Request::Access(_) => Response::Refused(Refusal::NotHeld),
         }
     }
 }

@@ -174,7 +174,7 @@ fn proofs_of_equivocation_are_passed_on_once() {
     let (round, good) = (world.peers[0].round(), body(&world));
     let header = |round: u64, tokens: u64| match delta(&world, round, &good, |h| h.tokens = tokens) {
         Gossip::Delta(signed, _) => *signed,
-        Gossip::Equivocation(_) => panic!(),
+        Gossip::Equivocation(_) | Gossip::Access(_) => panic!(),
     };
     let proof = |a, b| Gossip::Equivocation(Box::new((a, b))).encode();
     let mut flood =
@@ -295,7 +295,7 @@ fn a_wrong_length_of_somebody_elses_body_is_not_blamed_on_who_has_it() {
         // Only the second honest peer has it.
         let whole = match Gossip::decode(&truth).unwrap() {
             Gossip::Delta(signed, _) => Gossip::Delta(signed, Some(body.clone())).encode(),
-            Gossip::Equivocation(_) => panic!(),
+            Gossip::Equivocation(_) | Gossip::Access(_) => panic!(),
         };
         world.cut.insert((0, 1));
         world.gossip(1, 2, &whole);

@@ -13,6 +13,7 @@ use swarm_protocol::genesis::{Genesis, Parent};
 use swarm_protocol::peer::{Part, Peer};
 use swarm_protocol::round_log::RoundLog;
 
+use super::access::{self, AccessArgs};
 use super::rules::RuleArgs;
 use crate::store;
 
@@ -43,6 +44,9 @@ pub(super) struct Fork {
     model: Option<String>,
 
     #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
     rules: RuleArgs,
 }
 
@@ -67,6 +71,7 @@ impl Fork {
             ..parent.clone()
         };
         self.rules.apply(&mut genesis)?;
+        self.access.apply(&mut genesis)?;
         let start = Held::new(0, RoundLog::new(&genesis).recent_digests(), c0);
         store::write_successor(&self.out, &genesis, &start)?;
         let out = self.out.display();
@@ -78,6 +83,12 @@ impl Fork {
             "others need {out}/genesis.toml only, and the address of a node that has the model: \
              swarm run --genesis genesis.toml --data PATH --bootstrap ADDRESS"
         );
+        access::explain(&genesis);
+        if !genesis.access.is_open() && genesis.access == parent.access {
+            println!(
+                "as in the old swarm, those may admit who hold its keys; --access open or other keys change that"
+            );
+        }
         Ok(())
     }
 

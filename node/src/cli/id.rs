@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use swarm_protocol::access::Register;
 
+use super::access::until;
 use crate::net::peer_id;
 use crate::store::{self, Store};
 
@@ -30,6 +32,9 @@ impl Id {
             println!("swarm id: {}", genesis.swarm_id());
             println!("name: {}", genesis.name);
             println!("parameters: {}", genesis.model.parameter_count());
+            for key in genesis.access.keys() {
+                println!("admits by invitation, with the key: {key}");
+            }
             if let Some(parent) = genesis.parent {
                 println!("parent: {} after {} rounds", parent.swarm, parent.settled);
             }
@@ -40,6 +45,14 @@ impl Id {
             match peer_id(&key) {
                 Some(peer) => println!("peer id: {peer}"),
                 None => bail!("the key in {} is not usable", dir.display()),
+            }
+            if !genesis.access.is_open() {
+                let mut register = Register::new(&genesis);
+                register.add(&store::read_access(dir)?);
+                match register.admitted_until(&key) {
+                    0 => println!("not admitted"),
+                    round => println!("admitted: {}", until(round)),
+                }
             }
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! The command line. One file a command; a flag, its help and its check stand together.
 
+mod access;
+mod admit;
 #[cfg(feature = "train")]
 mod alone;
 mod bench;
@@ -18,6 +20,7 @@ mod new;
 mod peers;
 #[cfg(feature = "train")]
 mod plan;
+mod revoke;
 mod rules;
 #[cfg(feature = "train")]
 mod run;
@@ -33,6 +36,7 @@ use libp2p::Multiaddr;
 use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 
+use self::access::StatementArgs;
 use crate::net::{Daily, Limits, Rate, parse_address};
 use crate::node::{self, Ended};
 use crate::store::{self, Store};
@@ -59,6 +63,8 @@ enum Command {
     Peers(peers::Peers),
     Id(id::Id),
     Net(net::Net),
+    Admit(admit::Admit),
+    Revoke(revoke::Revoke),
     #[cfg(feature = "train")]
     Generate(generate::Generate),
     #[cfg(feature = "train")]
@@ -95,6 +101,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Peers(command) => command.execute(),
         Command::Id(command) => command.execute(),
         Command::Net(command) => command.execute(),
+        Command::Admit(command) => command.execute(),
+        Command::Revoke(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Generate(command) => command.execute(),
         #[cfg(feature = "train")]
@@ -170,6 +178,9 @@ struct NodeArgs {
     /// Most bytes that are received in a day (UTC). Default: no limit.
     #[arg(long, value_name = "BYTES")]
     max_download_day: Option<Daily>,
+
+    #[command(flatten)]
+    statements: StatementArgs,
 }
 
 /// Which swarm a node takes part in.
@@ -221,6 +232,7 @@ impl NodeArgs {
             asked: std::time::Instant::now(),
             relay: !self.no_relay && self.max_upload.is_none() && self.max_upload_day.is_none(),
             upnp: !self.no_upnp,
+            statements: self.statements.read()?,
         })
     }
 }

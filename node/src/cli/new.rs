@@ -7,6 +7,7 @@ use clap::Args;
 use swarm_protocol::architecture::Architecture;
 use swarm_protocol::genesis::Genesis;
 
+use super::access::{self, AccessArgs};
 use super::rules::RuleArgs;
 use crate::store::write_atomically;
 
@@ -30,6 +31,9 @@ pub(super) struct New {
     seed: u64,
 
     #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
     rules: RuleArgs,
 
     /// Replace the file if it exists.
@@ -46,10 +50,12 @@ impl New {
         if self.out.exists() && !self.force {
             bail!("{} exists already: choose another --out, or --force to replace it", self.out.display());
         }
+        self.access.apply(&mut genesis)?;
         write_atomically(&self.out, genesis.to_toml().as_bytes())?;
         println!("swarm id: {}", genesis.swarm_id());
         println!("wrote {}: give this file to every peer, unchanged", self.out.display());
         println!("start with: swarm run --genesis {} --data PATH", self.out.display());
+        access::explain(&genesis);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use swarm_protocol::peer::{Action, Report};
 use swarm_protocol::wire::BULK;
 
 use super::{Ended, Node, Rounds, VALIDATE_EVERY, unix_time};
-use crate::net::{Command, Event};
+use crate::net::{Command, Event, peer_id};
 use crate::status::RoundRecord;
 use crate::trainer::Order;
 
@@ -266,6 +266,15 @@ impl Node {
             Report::IdentityInUse { round } => bail!(
                 "somebody else publishes with this node's identity (round {round}): the folder was copied, or restored \
                  from a backup, while the original goes on. Stop the other one, or start in a new folder with --dir"
+            ),
+            Report::NotAdmitted => tracing::warn!("{}", self.how_to_be_admitted()),
+            Report::Revoked { subject, from_round } if subject == self.peer.key() => tracing::warn!(
+                "this device has been revoked: what it publishes for rounds from {from_round} on does not count, and it \
+                 is no longer talked with. What it learns from now on is its own"
+            ),
+            Report::Revoked { subject, from_round } => tracing::info!(
+                "{} has been revoked: it is cut off, and does not count from round {from_round} on",
+                peer_id(&subject).map_or_else(|| subject.to_string(), |peer| peer.to_string())
             ),
             Report::Alone => tracing::info!(
                 "all peers are gone: training goes on for this device alone; it is shared when somebody is back"

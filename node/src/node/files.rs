@@ -129,6 +129,7 @@ impl Node {
         let meter = self.meter(traffic);
         let detail = match (detail, self.peer.join_progress()) {
             ("", Some((have, total))) => format!("fetching the model: {have} of {total} bytes"),
+            ("", None) if !self.peer.is_admitted() => self.how_to_be_admitted(),
             ("", None) if self.peer.neighbours() == 0 => self.looking.clone(),
             (detail, _) => detail.to_owned(),
         };

@@ -9,6 +9,7 @@
 //! The loop takes one event at a time, hands it to the core and carries out the core's actions before
 //! the next. All rules are in the core; here is only what to do about them on this device.
 
+mod access;
 mod actions;
 mod allowance;
 mod book;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use libp2p::Multiaddr;
+use swarm_protocol::access::Statements;
 use swarm_protocol::checkpoint::Name;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::peer::Peer;
@@ -119,6 +121,8 @@ pub(crate) struct Setup {
     pub(crate) relay: bool,
     /// Whether to ask the router to let others in.
     pub(crate) upnp: bool,
+    /// Certificates and revocations that the user gives.
+    pub(crate) statements: Statements,
 }
 
 /// How a run ended.
@@ -173,6 +177,8 @@ struct Node {
     limits: net::Limits,
     thrift: Thrift,
     recent: Recent,
+    /// How often what is known about who may take part had changed when it was put on disk.
+    access_kept: u64,
 }
 
 /// Runs a node until its rounds are done or somebody stops it.
@@ -266,6 +272,7 @@ pub(crate) async fn run(
         limits,
         thrift: Thrift::default(),
         recent: Recent::default(),
+        access_kept: 0,
     };
     for (peer, duration, reason) in node.book.bans(unix_time()) {
         if let Some(peer) = net::peer_key(&peer) {
@@ -285,6 +292,7 @@ pub(crate) async fn run(
     if let Some(pin) = setup.pin {
         node.peer.pin(pin);
     }
+    node.start_access(&setup.statements)?;
     if !node.peer.has_state() {
         node.looking = "this swarm is a fork: looking for a peer that has its starting model".into();
         tracing::info!(
@@ -327,7 +335,10 @@ impl Node {
                     None => bail!("the trainer has stopped"),
                 },
                 () = sleep_until(wake) => self.peer.handle_wake(self.now()),
-                _ = status.tick() => self.write_status("", ""),
+                _ = status.tick() => {
+                    self.look_at_access();
+                    self.write_status("", "");
+                }
                 _ = snapshots.tick() => self.start_saving(),
                 _ = book.tick() => {
                     self.write_book();

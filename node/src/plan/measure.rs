@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
-use swarm_protocol::genesis::Genesis;
+use swarm_protocol::genesis::{Access, Genesis};
 
 use super::{Plan, Scene};
 use crate::data::sample_text;
@@ -64,8 +64,9 @@ pub(crate) fn run(
 ) -> Result<Option<Measured>> {
     let place = tempfile::Builder::new().prefix("swarm-plan-").tempdir().context("no temporary folder")?;
     let path = |name: &str| place.path().join(name);
-    // What a fork starts with is with its peers; how much it takes does not depend on it.
-    let genesis = Genesis { parent: None, ..genesis.clone() };
+    // What a fork starts with is with its peers, and nobody would admit this node; how much it takes does not depend on
+    // either.
+    let genesis = Genesis { parent: None, access: Access::default(), ..genesis.clone() };
     write_atomically(&path("genesis.toml"), genesis.to_toml().as_bytes())?;
     write_atomically(&path("text"), &sample_text(WINDOWS * (genesis.model.context as usize + 1)))?;
     let log = fs::File::create(path("log")).context("no temporary file")?;

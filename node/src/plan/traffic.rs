@@ -35,6 +35,7 @@ pub(super) fn status(genesis: &Genesis) -> u64 {
         open: vec![(0, zero); genesis.rounds.window as usize],
         checkpoint: Some(Checkpoint { settled: 0, manifest: zero, log_digest: zero }),
         role: Role::Author,
+        access: (!genesis.access.is_open()).then_some(zero),
     };
     (Request::Status(status.clone()).encode().len() + Response::Status(status).encode().len()) as u64
 }

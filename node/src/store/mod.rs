@@ -10,6 +10,8 @@
 //!                   disk before anybody hears of them
 //!   signed          the first round that has not been signed; see `outbox`
 //!   checkpoints/N   the last ones, for peers that join; see `checkpoints`
+//!   access          who may take part in a closed swarm; see `access`
+//!   incoming/*      certificates and revocations that somebody leaves for the node
 //!   start           the starting point of a fork, in the folder that `swarm fork` made; see `checkpoints`
 //!   status.json     where the node is, rewritten twice a second
 //!   report.json     what it did, written when it stops
@@ -29,9 +31,11 @@
 //! | `signed` | the outbox tells the same |
 //! | `signed` and all of `outbox` | nothing is signed for two windows after joining |
 //! | `checkpoints/N` | the next checkpoint takes its place |
+//! | `access` | peers tell again; this device's own certificate may have to be given again |
 //! | `start` | the starting model is fetched from peers |
-//! | `status.json`, `report.json` | written anew; nobody here reads them |
+//! | `status.json`, `report.json` | written anew; only `swarm admit` and `swarm revoke` read a round here |
 
+mod access;
 mod checkpoints;
 mod file;
 mod outbox;
@@ -46,6 +50,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::identity::{Identity, PeerKey};
 
+pub(crate) use access::{leave_statements, parse_statements, read_access, read_statements};
 pub(crate) use checkpoints::{newer_checkpoint, write_successor};
 #[cfg(feature = "train")]
 pub(crate) use file::read_limited;
@@ -79,7 +84,7 @@ pub(crate) fn read_genesis(path: &Path) -> Result<Genesis> {
 /// What a folder's own copy of the genesis turned out to be.
 enum Copy {
     Missing,
-    Whole(Genesis),
+    Whole(Box<Genesis>),
     /// Not as it was written: why, and the swarm ids that it may have been of, as hex.
     Damaged(String, Vec<String>),
 }
@@ -100,7 +105,7 @@ fn read_copy(path: &Path) -> Result<Copy> {
     let named = ids.first().cloned();
     let why = match Genesis::parse(&text) {
         Ok(genesis) if named.as_deref() == Some(&genesis.swarm_id().to_string()) => {
-            return Ok(Copy::Whole(genesis));
+            return Ok(Copy::Whole(Box::new(genesis)));
         }
         Ok(genesis) => {
             ids.push(genesis.swarm_id().to_string());
@@ -115,7 +120,7 @@ fn read_copy(path: &Path) -> Result<Copy> {
 /// The genesis in a folder that is only looked at.
 fn read_whole_copy(dir: &Path) -> Result<Genesis> {
     match read_copy(&dir.join("genesis.toml"))? {
-        Copy::Whole(genesis) => Ok(genesis),
+        Copy::Whole(genesis) => Ok(*genesis),
         Copy::Missing => bail!("{} is not a node's folder (it has no genesis.toml)", dir.display()),
         Copy::Damaged(why, _) => {
             bail!("{why}. Give swarm run the swarm's genesis with --genesis FILE, and it is put right")
@@ -167,6 +172,43 @@ fn read_identity(path: &Path) -> Result<Option<Identity>> {
     Ok(Some(Identity::from_secret(&secret)))
 }
 
+/// The key in a file that `swarm new` made, or an `identity.key`.
+///
+/// # Errors
+/// No such file, or one that holds no key.
+pub(crate) fn read_key(path: &Path) -> Result<Identity> {
+    read_identity(path)?.with_context(|| format!("{}: there is no such file", path.display()))
+}
+
+/// The key in this file; a new one, readable by the owner only, if there is no such file. Returns whether it is new.
+///
+/// # Errors
+/// A file that holds no key, or a disk that does not take a new one.
+pub(crate) fn read_or_make_key(path: &Path) -> Result<(Identity, bool)> {
+    if let Some(identity) = read_identity(path)? {
+        return Ok((identity, false));
+    }
+    let mut secret = [0; SECRET];
+    getrandom(&mut secret)?;
+    let identity = Identity::from_secret(&secret);
+    write_identity(path, &identity)?;
+    Ok((identity, true))
+}
+
+/// The round that the node whose folder is `dir` said last that it is in.
+///
+/// # Errors
+/// It has said nothing yet.
+pub(crate) fn last_round(dir: &Path) -> Result<u64> {
+    const MAX_STATUS: u64 = 1 << 20;
+    let path = dir.join("status.json");
+    let said = file::read_limited(&path, MAX_STATUS).ok();
+    let status: Option<serde_json::Value> = said.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    status.and_then(|status| status["round"].as_u64()).with_context(|| {
+        format!("{} does not say in which round the swarm is: let the node run there first", path.display())
+    })
+}
+
 /// Writes an identity's secret; files are readable by the owner only.
 fn write_identity(path: &Path, identity: &Identity) -> Result<()> {
     file::write_checked(path, |out| out.write_all(&identity.secret()))
@@ -199,7 +241,7 @@ impl Store {
         }
         let store = Self { dir: dir.to_owned(), _lock: lock };
         file::sweep(dir)?;
-        for folder in ["outbox", "checkpoints"] {
+        for folder in ["outbox", "checkpoints", "incoming"] {
             file::sweep(&store.path(folder))?;
         }
         let genesis = store.genesis(genesis)?;
@@ -219,7 +261,7 @@ impl Store {
                 wanted.swarm_id(),
                 wanted.name
             ),
-            (Copy::Whole(held), _) => Ok(held),
+            (Copy::Whole(held), _) => Ok(*held),
             (Copy::Missing, Some(wanted)) => {
                 write_atomically(&path, wanted.to_toml().as_bytes())?;
                 Ok(wanted)

@@ -172,6 +172,15 @@ pub enum Report {
         /// The round of that delta.
         round: u64,
     },
+    /// The swarm is closed, and a neighbour that is admitted says that this device is not.
+    NotAdmitted,
+    /// Somebody is no longer admitted to the swarm.
+    Revoked {
+        /// Who.
+        subject: PeerKey,
+        /// The first round that it may not publish for.
+        from_round: u64,
+    },
     /// All neighbours are gone: training goes on, nothing is published until somebody is back.
     Alone,
     /// The trainer's delta was not canonical and has been dropped: a fault of this build.

@@ -1,9 +1,10 @@
 //! Which deltas are let in: everything is verified, in the order of what it costs, before it is kept
 //! or passed on.
 //!
-//! The source's rate (see [`crate::rates`]); swarm, version, body length, round window; then the signature,
-//! strictly; then the body's hash; then its canonical packing, with positions, shares and scales, and that it says
-//! anything. Each refusal is counted under its own name. A header whose body is not here yet waits for it, and is passed on only when
+//! The source's rate (see [`crate::rates`]); swarm, version, body length, round window, whether the author is admitted
+//! (see [`crate::access`]); then the signature, strictly; then the body's hash; then its canonical packing, with
+//! positions, shares and scales, and that it says anything. Each refusal is counted under its own name. A header
+//! whose body is not here yet waits for it, and is passed on only when
 //! body and all have been verified, so whoever passes a header on can serve its body.
 
 use std::sync::Arc;
@@ -46,9 +47,13 @@ enum Screened {
     Known,
     /// Nobody's fault.
     Useless(&'static str),
+    /// Its author is not admitted, as far as is known here.
+    NotAdmitted,
     /// Somebody's fault.
     Bad(&'static str),
 }
+
+const NOT_ADMITTED: &str = "delta of an author who is not admitted";
 
 impl Peer {
     /// A gossip message arrived from `source` (who passed it on, not who made it). The decision comes as
@@ -59,6 +64,14 @@ impl Peer {
             return;
         }
         match Gossip::decode(bytes) {
+            Ok(Gossip::Access(statements)) => {
+                let verdict = self.access_heard(now, source, &statements);
+                self.verdict(token, verdict);
+            }
+            Ok(_) if !self.is_let_in(&source) => {
+                self.refuse("gossip of a peer that is not admitted", source);
+                self.verdict(token, Verdict::Ignore);
+            }
             Ok(Gossip::Delta(signed, _)) if self.is_closed(signed.header.round) => {
                 self.refuse("delta of a round that is being caught up with", source);
                 self.verdict(token, Verdict::Ignore);
@@ -76,6 +89,11 @@ impl Peer {
                     }
                     let news = news && self.rates.pass_on(now);
                     self.verdict(token, if news { Verdict::Accept } else { Verdict::Ignore });
+                }
+                Screened::NotAdmitted => {
+                    self.refuse(NOT_ADMITTED, source);
+                    self.seek_certificate(now, source, &signed.header);
+                    self.verdict(token, Verdict::Ignore);
                 }
                 Screened::Useless(kind) => {
                     self.refuse(kind, source);
@@ -115,7 +133,7 @@ impl Peer {
     }
 
     /// Whether only the source of the join under way has a say in this round.
-    fn is_closed(&self, round: u64) -> bool {
+    pub(super) fn is_closed(&self, round: u64) -> bool {
         matches!(&self.phase, Phase::Joining(join) if round < join.closed_below())
     }
 
@@ -178,6 +196,9 @@ impl Peer {
         if self.log.is_crowded(header.round, &header.author) {
             return Screened::Useless("delta of a round that is full");
         }
+        if !self.is_admissible(header) {
+            return Screened::NotAdmitted;
+        }
         if !self.checks.is_signed(signed) {
             return Screened::Bad("delta with a wrong signature");
         }
@@ -189,6 +210,10 @@ impl Peer {
         match self.screen(&signed) {
             Screened::Good => self.await_body(now, source, signed, None),
             Screened::Known | Screened::Useless(_) => {}
+            Screened::NotAdmitted => {
+                *self.refusals.entry(NOT_ADMITTED).or_insert(0) += 1;
+                self.seek_certificate(now, source, &signed.header);
+            }
             Screened::Bad(kind) => self.strike(kind, source),
         }
     }
@@ -348,7 +373,7 @@ impl Peer {
         }
         let open = (self.log.settled()..=self.newest()).contains(&a.round);
         let void = matches!(self.log.entry(a.round, &a.author), Some(Entry::Void(_)));
-        if !open || void || matches!(self.phase, Phase::Seeking { .. }) {
+        if !open || void || !self.is_admissible(a) || matches!(self.phase, Phase::Seeking { .. }) {
             return Verdict::Ignore;
         }
         if !(self.checks.is_signed(&proof.0) && self.checks.is_signed(&proof.1)) {

@@ -176,7 +176,7 @@ impl Peer {
         let held = self.log.deltas(round).map(|delta| &delta.signed);
         for signed in headers.iter().filter(|signed| self.checks.is_signed(signed)).chain(held) {
             let header = &signed.header;
-            if header.swarm == self.swarm && header.author != self.me {
+            if header.swarm == self.swarm && header.author != self.me && self.has_a_say(header) {
                 votes.entry(header.base).or_default().insert(header.author);
             }
         }

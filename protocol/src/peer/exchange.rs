@@ -21,7 +21,9 @@ impl Peer {
                 self.strike("question for too many bodies", peer);
                 Response::Refused(Refusal::TooMuch)
             }
-            Ok(request) if !self.may_ask(now, peer, &request) => Response::Refused(Refusal::TooMuch),
+            Ok(request) if !self.has_share(now, peer, &request) => Response::Refused(Refusal::TooMuch),
+            Ok(Request::Access(shown)) => self.access_response(now, peer, &shown),
+            Ok(request) if !self.may_ask(&peer, &request) => Response::Refused(Refusal::NotAdmitted),
             Ok(Request::Status(status)) => {
                 let mine = self.status_for(&peer);
                 self.handle_status(now, peer, status);
@@ -42,11 +44,11 @@ impl Peer {
         self.continue_phase(now);
     }
 
-    /// Whether `peer` may ask this now; see [`crate::rates`].
-    fn may_ask(&mut self, now: Time, peer: PeerKey, request: &Request) -> bool {
+    /// Whether what `peer` asks is within its share; see [`crate::rates`].
+    fn has_share(&mut self, now: Time, peer: PeerKey, request: &Request) -> bool {
         let (kind, tokens) = match request {
             Request::Status(_) => return self.within_rate(now, peer, Kind::Status, 1),
-            Request::Round(_) | Request::History => (Kind::Round, 1),
+            Request::Round(_) | Request::History | Request::Access(_) => (Kind::Round, 1),
             Request::Blob { .. } => (Kind::Piece, 1),
             Request::Bodies(hashes) => (Kind::Piece, hashes.len() as u64),
         };
@@ -56,6 +58,10 @@ impl Peer {
 
     /// `peer` answered the request `id`, or (`None`) could not be asked.
     pub fn handle_response(&mut self, now: Time, peer: PeerKey, id: u64, answer: Option<&[u8]>) {
+        if self.access_answered(now, peer, id, answer) {
+            self.continue_phase(now);
+            return;
+        }
         let Some(pending) = self.neighbours.answered(now, &peer, id) else { return };
         let Some(bytes) = answer else {
             self.unanswered(now, peer, pending, false);
@@ -177,6 +183,7 @@ impl Peer {
             open: if seeking { Vec::new() } else { self.log.set_digests(self.log.settled()) },
             checkpoint: self.checkpoints.newest().map(|held| held.checkpoint),
             role: self.role(),
+            access: self.gate.digest(),
         }
     }
 
@@ -212,6 +219,7 @@ impl Peer {
             return;
         }
         self.met_others = true;
+        self.compare_access(now, peer, status.access);
         let claimed = status.your_next_round;
         let settled = self.log.settled();
         // Rounds whose gossip is still in the air settle by themselves; when nothing new comes, or

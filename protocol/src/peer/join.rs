@@ -222,7 +222,7 @@ impl Peer {
     /// How long to look for somebody to join before going on alone. Who has been part of the swarm does so even
     /// if it was not to found one: all of its neighbours may be waiting like itself.
     pub(super) fn gives_up_seeking(&self) -> Option<Duration> {
-        if !self.has_state || self.pinned().is_some() {
+        if !self.has_state || self.pinned().is_some() || !self.is_admitted() {
             return None;
         }
         if self.member { Some(GO_ON) } else { self.part.found_after }
@@ -325,7 +325,8 @@ impl Peer {
             // No author has settled more than its round says: what is beyond is not even counted.
             let possible = (1..=self.log.settled_at(round)).contains(&header.checkpoint_round);
             let about = header.swarm == self.swarm && possible && header.author != self.me;
-            if about && !named.contains_key(&header.author) && self.checks.is_signed(signed) {
+            let admitted = self.gate.register.has_admitted(&header.author, header.round);
+            if about && admitted && !named.contains_key(&header.author) && self.checks.is_signed(signed) {
                 let name = Name { settled: header.checkpoint_round, manifest: header.checkpoint_digest };
                 named.insert(header.author, name);
             }

@@ -15,6 +15,7 @@
 //! ```
 //!
 //! * `admission` decides about deltas that come in: verified before anything is kept or passed on.
+//! * `gate` lets in and counts only those who are admitted, in a closed swarm.
 //! * `exchange` talks with neighbours: statuses, rounds. `blobs` pulls and serves bytes by their hash,
 //!   `transfer` whole checkpoints.
 //! * [`rounds`] advances: sign, wait, fold, settle, checkpoint, finish.
@@ -30,6 +31,7 @@ mod branch;
 mod catch_up;
 mod exchange;
 mod faults;
+mod gate;
 mod join;
 pub mod rounds;
 pub mod snapshot;
@@ -98,6 +100,7 @@ pub struct Peer {
     pacer: Pacer,
     neighbours: Neighbours,
     rates: Rates,
+    gate: gate::Gate,
     fetcher: Fetcher,
     bodies: BTreeMap<Digest, admission::AwaitedBody>,
     /// Deltas of open rounds that came from neighbours' lists and have not been passed on.
@@ -188,6 +191,7 @@ impl Peer {
             pacer: Pacer::new(&genesis.rounds, now),
             neighbours: Neighbours::default(),
             rates: Rates::new(&genesis, layout.len(), max_body),
+            gate: gate::Gate::new(&genesis),
             fetcher: Fetcher::default(),
             bodies: BTreeMap::new(),
             unpassed: BTreeSet::new(),
@@ -253,7 +257,7 @@ impl Peer {
             }
             _ => None,
         };
-        [phase, self.neighbours.next_event()].into_iter().flatten().min()
+        [phase, self.neighbours.next_event(), self.gate.next_event()].into_iter().flatten().min()
     }
 
     /// Time has passed.
@@ -264,25 +268,32 @@ impl Peer {
         for peer in self.neighbours.due(now) {
             self.send_status(now, peer);
         }
+        self.watch_gate(now);
         self.continue_phase(now);
     }
 
     /// `peer` of the same swarm is connected.
     pub fn handle_connected(&mut self, now: Time, peer: PeerKey) {
-        if peer != self.me {
+        if peer != self.me && self.meet(now, peer) {
             self.neighbours.connected(now, peer);
         }
     }
 
     /// `peer` is gone.
     pub fn handle_disconnected(&mut self, now: Time, peer: PeerKey) {
+        self.left(now, peer);
+        self.continue_phase(now);
+    }
+
+    /// `peer` is no neighbour any more.
+    fn left(&mut self, now: Time, peer: PeerKey) {
+        self.forget_contact(&peer);
         for pending in self.neighbours.disconnected(&peer) {
             self.unanswered(now, peer, pending, false);
         }
         for (hash, _) in self.pieces.remove(&peer).into_iter().flatten() {
             self.piece_failed(now, peer, hash);
         }
-        self.continue_phase(now);
     }
 
     /// The genesis.
@@ -418,6 +429,7 @@ impl Peer {
     /// What this peer is doing, in words for its user.
     pub fn doing(&self) -> &'static str {
         match self.phase {
+            Phase::Seeking { .. } if !self.is_admitted() => "waiting to be admitted",
             Phase::Seeking { .. } => "waiting for peers",
             Phase::Joining(_) => "joining",
             Phase::Finishing { .. } => "finishing",

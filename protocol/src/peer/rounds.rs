@@ -80,8 +80,10 @@ impl Peer {
             self.begin_round(now);
             return;
         }
-        if !self.log.is_above(self.log.cut(self.round), self.round, &self.me) {
-            // There are more authors than a round takes. What was learned waits for a round that takes it.
+        if !self.log.is_above(self.log.cut(self.round), self.round, &self.me) || !self.may_publish(self.round)
+        {
+            // There are more authors than a round takes, or this one is not admitted any more. What was learned waits
+            // for a round that takes it.
             self.start_waiting(now);
             return;
         }
@@ -243,6 +245,7 @@ impl Peer {
             return;
         }
         self.member = true;
+        self.forget_revoked(now);
         self.phase = Phase::Training;
         self.pacer.start(now);
         if self.part.trains {
