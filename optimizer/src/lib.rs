@@ -7,6 +7,7 @@
 //!    multiples of one step a tile.
 //! 3. Every peer folds the same set of deltas into the same integers, [`coefficients::Coefficients`]; by
 //!    their [`sum::Sum`], so that a late one costs no more than itself.
+//!    The deltas of a round judge each other first: [`panel`] says which count, and for how much.
 //! 4. [`residual::model`] turns the integers (and a device's own residual) back into parameters.
 //!
 //! Only step 3 is shared, and it is integer addition: order, hardware and kernels cannot part two
@@ -19,6 +20,7 @@ pub mod demo;
 pub mod kernels;
 mod lanes;
 pub mod layout;
+pub mod panel;
 pub mod residual;
 pub mod sparse;
 pub mod sum;

@@ -4,16 +4,20 @@
 //! (a late delta, a voided author), the old fold comes out and the new one goes in: integers, so
 //! nothing of the detour remains. A settled round's fold is part of C for good.
 //!
-//! Of the rounds that change most, the newest, it keeps the sum of the deltas ([`Sum`]), so that a late one is unpacked
-//! alone. The round that is under way is summed up as its deltas come: each has just been unpacked to be verified.
+//! Which deltas of a set count, and for how much, they say of each other ([`panel`]); the same body sent by several
+//! authors counts once.
+//!
+//! Of the rounds that change most, the newest, it keeps the sum of the deltas ([`Tally`]), so that a late one is
+//! unpacked alone, with those whose weight it changes. The round that is under way is summed up as its deltas come:
+//! each has just been unpacked to be verified.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use swarm_optimizer::coefficients::{Coefficients, Direction};
 use swarm_optimizer::layout::Layout;
+use swarm_optimizer::panel::{self, Tally};
 use swarm_optimizer::sparse::SparseDelta;
-use swarm_optimizer::sum::Sum;
 
 use crate::checks::Checks;
 use crate::delta::Delta;
@@ -22,7 +26,8 @@ use crate::genesis::Rule;
 use crate::identity::PeerKey;
 use crate::round_log::RoundLog;
 
-/// Rounds whose sums are kept, 4 bytes a parameter each: the one under way, and the one before.
+/// Rounds whose sums are kept, 4 bytes a parameter each and a quarter of a byte for each author: the one under way,
+/// and the one before.
 pub const SUMS: usize = 2;
 
 /// An unsettled round.
@@ -31,14 +36,7 @@ struct Open {
     /// What of it is in C.
     folded: Vec<Arc<Delta>>,
     /// The sum of that; or, as long as it is nothing, of what has come.
-    gathered: Option<Gathered>,
-}
-
-/// The sum of some deltas of a round.
-#[derive(Clone)]
-struct Gathered {
-    sum: Sum,
-    of: Vec<Arc<Delta>>,
+    gathered: Option<Tally<Arc<Delta>>>,
 }
 
 /// C, and what has been folded into it.
@@ -52,7 +50,7 @@ pub struct Replica {
     /// What the last late delta says, if it has not been folded yet.
     late: Option<(Digest, Arc<SparseDelta>)>,
     /// Memory of a sum that is not kept any more.
-    spare: Option<Sum>,
+    spare: Option<Tally<Arc<Delta>>>,
     touched: Vec<bool>,
     deltas_folded: u64,
     late_deltas: u64,
@@ -67,10 +65,27 @@ pub fn fold_round(
     round: u64,
     state: &mut Coefficients,
 ) {
-    let sparse: Vec<Arc<SparseDelta>> =
-        log.deltas(round).map(|delta| unpack(layout, rule, checks, delta)).collect();
-    let set: Vec<&SparseDelta> = sparse.iter().map(Arc::as_ref).collect();
+    let deltas: Vec<Arc<Delta>> = log.deltas(round).cloned().collect();
+    let counted = counted(layout, rule, checks, &deltas);
+    let set: Vec<&SparseDelta> = counted.iter().map(Arc::as_ref).collect();
     state.fold(layout, &set, Direction::In, &mut []);
+}
+
+/// What is folded of a set of deltas: C is a function of this, and this of the set.
+fn counted(
+    layout: &Layout,
+    rule: &Rule,
+    checks: &dyn Checks,
+    deltas: &[Arc<Delta>],
+) -> Vec<Arc<SparseDelta>> {
+    let each = once(deltas).into_iter().map(|delta| unpack(layout, rule, checks, delta));
+    panel::counted(layout, &each.collect::<Vec<_>>())
+}
+
+/// The deltas without those whose body another one of them has, too: which of these stays makes no difference.
+fn once(deltas: &[Arc<Delta>]) -> Vec<&Arc<Delta>> {
+    let mut seen = BTreeSet::new();
+    deltas.iter().filter(|delta| seen.insert(delta.header().body_hash)).collect()
 }
 
 /// What an admitted delta says.
@@ -129,18 +144,18 @@ impl Replica {
             self.late = Some((delta.id, sparse));
         } else if at == round {
             let mut open = self.take(at);
-            // A log that catches up drops a round and gets it again: nothing is added twice.
-            if let Some(Gathered { sum, of }) = &mut open.gathered
-                && of.iter().all(|other| other.id != delta.id)
+            // A log that catches up drops a round and gets it again, and another author may have sent the same body:
+            // nothing is added twice.
+            if let Some(tally) = &mut open.gathered
+                && tally.keys().all(|other| other.header().body_hash != delta.header().body_hash)
             {
-                sum.add(&self.layout, sparse);
-                of.push(delta.clone());
+                tally.add(&self.layout, delta.clone(), sparse);
             }
             // In a full round deltas make room for others, and may come back. Once more have come than there are, the
             // sum is begun anew when it is needed, so that nothing is kept of what nobody counts.
             let held = log.deltas(at).count();
-            if let Some(more) = open.gathered.take_if(|gathered| gathered.of.len() > held) {
-                self.spare = Some(more.sum);
+            if let Some(more) = open.gathered.take_if(|tally| tally.len() > held) {
+                self.spare = Some(more);
             }
             self.open.insert(at, open);
         }
@@ -149,24 +164,24 @@ impl Replica {
     /// Puts `new` in the place of what is in C of the round.
     fn refold(&mut self, round: u64, new: Vec<Arc<Delta>>) {
         let mut open = self.take(round);
-        if let Some(Gathered { sum, of }) = &mut open.gathered {
-            let is_in = |set: &[Arc<Delta>], delta: &Delta| set.iter().any(|other| other.id == delta.id);
+        if let Some(tally) = &mut open.gathered {
             let late = self.late.as_ref();
-            let unpack = |delta: &Delta| match late {
+            let unpack = |delta: &Arc<Delta>| match late {
                 Some((id, sparse)) if *id == delta.id => sparse.clone(),
                 _ => unpack(&self.layout, &self.rule, self.checks.as_ref(), delta),
             };
-            for gone in of.iter().filter(|delta| !is_in(&new, delta)) {
-                sum.remove(&self.layout, unpack(gone));
-            }
-            for fresh in new.iter().filter(|delta| !is_in(of, delta)) {
-                sum.add(&self.layout, unpack(fresh));
-                if sum.is_full() {
-                    self.coefficients.fold_sum(&self.layout, sum, &mut self.touched);
+            let set = once(&new);
+            tally.retain(&self.layout, |held| set.iter().any(|delta| delta.id == held.id), unpack);
+            for fresh in set {
+                if tally.keys().any(|held| held.id == fresh.id) {
+                    continue;
+                }
+                tally.add(&self.layout, fresh.clone(), unpack(fresh));
+                if tally.is_full() {
+                    self.coefficients.fold_waiting(&self.layout, tally, &mut self.touched);
                 }
             }
-            self.coefficients.fold_sum(&self.layout, sum, &mut self.touched);
-            of.clone_from(&new);
+            self.coefficients.fold_tally(&self.layout, tally, unpack, &mut self.touched);
         }
         open.folded = new;
         self.open.insert(round, open);
@@ -181,22 +196,23 @@ impl Replica {
             if kept.len() >= SUMS
                 && let Some(oldest) = kept.first_mut()
             {
-                self.spare = oldest.gathered.take().map(|gathered| gathered.sum);
+                self.spare = oldest.gathered.take();
             }
-            let mut sum = match self.spare.take() {
-                Some(mut sum) => {
-                    sum.clear();
-                    sum
+            let mut tally = match self.spare.take() {
+                Some(mut tally) => {
+                    tally.clear();
+                    tally
                 }
-                None => Sum::zeros(&self.layout),
+                None => Tally::empty(&self.layout),
             };
-            for delta in self.unpack(&open.folded) {
-                sum.add(&self.layout, delta);
+            let unpack = |delta: &Arc<Delta>| unpack(&self.layout, &self.rule, self.checks.as_ref(), delta);
+            for delta in once(&open.folded) {
+                tally.add(&self.layout, delta.clone(), unpack(delta));
             }
             if !open.folded.is_empty() {
-                sum.assume_folded(&self.layout);
+                tally.assume_folded(&self.layout, unpack);
             }
-            open.gathered = Some(Gathered { sum, of: open.folded.clone() });
+            open.gathered = Some(tally);
         }
         open
     }
@@ -204,12 +220,12 @@ impl Replica {
     /// Drops rounds; the memory of a sum stays.
     fn forget(&mut self, rounds: BTreeMap<u64, Open>) {
         let mut gathered = rounds.into_values().filter_map(|open| open.gathered);
-        self.spare = gathered.next_back().map(|gathered| gathered.sum).or(self.spare.take());
+        self.spare = gathered.next_back().or(self.spare.take());
     }
 
     fn apply(&mut self, deltas: &[Arc<Delta>], direction: Direction) {
-        let sparse = self.unpack(deltas);
-        let set: Vec<&SparseDelta> = sparse.iter().map(Arc::as_ref).collect();
+        let counted = self.counted(deltas);
+        let set: Vec<&SparseDelta> = counted.iter().map(Arc::as_ref).collect();
         self.coefficients.fold(&self.layout, &set, direction, &mut self.touched);
     }
 
@@ -227,9 +243,8 @@ impl Replica {
         self.coefficients = Coefficients::new(values);
     }
 
-    fn unpack(&self, deltas: &[Arc<Delta>]) -> Vec<Arc<SparseDelta>> {
-        let unpack = |delta: &Arc<Delta>| unpack(&self.layout, &self.rule, self.checks.as_ref(), delta);
-        deltas.iter().map(unpack).collect()
+    fn counted(&self, deltas: &[Arc<Delta>]) -> Vec<Arc<SparseDelta>> {
+        counted(&self.layout, &self.rule, self.checks.as_ref(), deltas)
     }
 
     /// Asks `checks` from now on.
@@ -277,8 +292,8 @@ impl Replica {
         let mut settled = self.coefficients.clone();
         let mut touched = Vec::new();
         for open in self.open.values() {
-            let sparse = self.unpack(&open.folded);
-            let set: Vec<&SparseDelta> = sparse.iter().map(Arc::as_ref).collect();
+            let counted = self.counted(&open.folded);
+            let set: Vec<&SparseDelta> = counted.iter().map(Arc::as_ref).collect();
             settled.fold(&self.layout, &set, Direction::Out, &mut touched);
         }
         settled

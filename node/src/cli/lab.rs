@@ -187,6 +187,10 @@ struct SettingsFlags {
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     attack: Option<Attack>,
+    /// Fold deltas as they are, without judging them by each other, to see what that is good for.
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undefended: Option<bool>,
 }
 
 impl Lab {

@@ -16,6 +16,7 @@
 //!   OUT/runs/NAME-seedS-HASH/result.json, curve.csv, state.bin
 //! ```
 
+mod attack;
 mod page;
 mod record;
 mod run;

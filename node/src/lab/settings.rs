@@ -39,6 +39,7 @@ use swarm_protocol::architecture::Architecture;
 use swarm_protocol::genesis::{Genesis, InnerOptimizer};
 use toml::{Table, Value};
 
+pub(crate) use super::attack::Attack;
 use crate::model::Precision;
 
 /// More runs than this in one file are a mistake.
@@ -71,20 +72,6 @@ impl Method {
             Self::Diloco => "diloco",
         }
     }
-}
-
-/// What a hostile learner sends in place of its delta.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Attack {
-    /// Its own delta with all signs turned.
-    Flip,
-    /// Random positions and signs at the largest scale allowed.
-    Noise,
-    /// The first learner's delta of the round before.
-    Copy,
-    /// Nothing.
-    Silence,
 }
 
 /// All that a run's result depends on, apart from the text.
@@ -137,6 +124,8 @@ pub(crate) struct Settings {
     /// The last so many learners are hostile.
     pub(crate) attackers: u32,
     pub(crate) attack: Attack,
+    /// Deltas are folded as they are, without the others' judgement: what a swarm does not do.
+    pub(crate) undefended: bool,
 }
 
 impl Default for Settings {
@@ -182,6 +171,7 @@ impl Default for Settings {
             cut_rounds: 100,
             attackers: 0,
             attack: Attack::Flip,
+            undefended: false,
         }
     }
 }

@@ -98,7 +98,7 @@ fn all_views_agree_once_everything_has_arrived() {
     let around = around(dir.path());
     // Lateness changes what learners train on, but a stranger who hears the deltas in time and one who
     // hears them late hold the same C: attackers that send nothing leave the others' sets alone.
-    for attack in [Attack::Silence, Attack::Flip, Attack::Noise, Attack::Copy] {
+    for attack in [Attack::Silence, Attack::Flip, Attack::Noise, Attack::Copy, Attack::Echo] {
         let settings =
             Settings { attackers: 1, attack, late: 0.5, late_rounds: 4, ..settings(Method::Swarm) };
         let shards = around.text.shards(&around.texts, 3).unwrap();

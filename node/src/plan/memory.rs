@@ -55,6 +55,9 @@ pub(super) fn memory(genesis: &Genesis, scene: &Scene, speed: &Speed, sample: &S
     // What waits to be added to a sum is no more than the sum.
     let waiting = (authors * sample.coefficients * size_of::<Entry>() as u64).min(vectors(1));
     sheet.add("sums of the newest rounds, and what is to be added", vectors(SUMS as u64) + waiting);
+    // Two bits a parameter.
+    let traits = SUMS as u64 * authors * parameters.div_ceil(4);
+    sheet.add("what the authors of these rounds are compared by", traits);
     let unpacked = authors * sample.coefficients * size_of::<Entry>() as u64;
     sheet.add("a round's deltas, unpacked for a fold", unpacked);
     sheet.add("this program and libtorch (measured)", speed.baseline);

@@ -43,7 +43,8 @@ fn genesis() -> Genesis {
 }
 
 fn delta(genesis: &Genesis, layout: &Layout, author: u8, round: u64, other: bool) -> Delta {
-    let seed = u16::from(author) * 7 + round as u16 * 3 + u16::from(other);
+    // The last author sends the first one's bodies: each counts once.
+    let seed = u16::from(author % (AUTHORS - 1)) * 7 + round as u16 * 3 + u16::from(other);
     let mut sparse = SparseDelta::default();
     for (index, tile) in layout.tiles().iter().enumerate().skip(usize::from(seed % 2)) {
         let position = seed % tile.area() as u16;
@@ -104,7 +105,7 @@ proptest! {
             }
             prop_assert_eq!(replica.coefficients(), &expected, "in round {}", round);
             let kept = replica.open.values().filter_map(|open| open.gathered.as_ref());
-            let kept: Vec<usize> = kept.map(|gathered| gathered.of.len()).collect();
+            let kept: Vec<usize> = kept.map(|gathered| gathered.len()).collect();
             prop_assert!(kept.len() <= SUMS && kept.iter().all(|of| *of <= 3), "{:?}", kept);
         }
         prop_assert_eq!(replica.settled_coefficients(), start);

@@ -18,9 +18,9 @@ use serde::Serialize;
 use swarm_optimizer::coefficients::Coefficients;
 use swarm_optimizer::kernels::{Kernels, Path};
 use swarm_optimizer::layout::Layout;
+use swarm_optimizer::panel::Tally;
 use swarm_optimizer::residual::{Residual, model};
 use swarm_optimizer::sparse::SparseDelta;
-use swarm_optimizer::sum::Sum;
 use swarm_protocol::genesis::Rule;
 use swarm_protocol::packing::Packer;
 
@@ -139,7 +139,7 @@ impl Optimizer {
             packer.decode_into(layout, &rule, body, &mut delta)?;
             anyhow::Ok(Arc::new(delta))
         };
-        let mut sum = Sum::zeros(layout);
+        let mut tally = Tally::empty(layout);
         let mut bodies: Vec<Vec<u8>> = Vec::new();
         // Copy, extraction, coding, decoding and sum, decoding alone, fold of C, model, a late delta: seconds.
         let mut times: [Vec<f64>; 8] = Default::default();
@@ -165,9 +165,9 @@ impl Optimizer {
                 bodies.push(body);
                 continue;
             }
-            sum.clear();
-            for body in &bodies {
-                sum.add(layout, unpack(&mut packer, body)?);
+            tally.clear();
+            for (key, body) in bodies.iter().enumerate() {
+                tally.add(layout, key, unpack(&mut packer, body)?);
             }
             lap(3);
             for body in &bodies {
@@ -175,13 +175,20 @@ impl Optimizer {
             }
             lap(4);
             touched.fill(false);
-            c.fold_sum(layout, &mut sum, &mut touched);
+            // A body that was just packed can be unpacked.
+            let mut again = |key: &usize| {
+                bodies.get(*key).and_then(|body| unpack(&mut packer, body).ok()).unwrap_or_default()
+            };
+            c.fold_tally(layout, &mut tally, &mut again, &mut touched);
             lap(5);
             model(layout, &mut kernels, &c, Some(&r), Some(&touched), &mut q);
             lap(6);
             let Some(late) = bodies.first() else { continue };
-            sum.add(layout, unpack(&mut packer, late)?);
-            c.fold_sum(layout, &mut sum, &mut touched);
+            tally.add(layout, 0, unpack(&mut packer, late)?);
+            let mut again = |key: &usize| {
+                bodies.get(*key).and_then(|body| unpack(&mut packer, body).ok()).unwrap_or_default()
+            };
+            c.fold_tally(layout, &mut tally, &mut again, &mut touched);
             lap(7);
         }
         let [copy_ns, extract, encode_ns, summed, decode_ns, fold, model, late_ns] =

@@ -10,14 +10,15 @@
 //! afterwards; the residuals of the smaller one take up a share of the difference
 //! ([`Member::rebase`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use swarm_optimizer::coefficients::{Coefficients, Direction};
 use swarm_optimizer::layout::Layout;
+use swarm_optimizer::panel;
 use swarm_optimizer::residual::{Residual, whole_model};
-use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
+use swarm_optimizer::sparse::SparseDelta;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::packing::{self, PackingError};
 use swarm_protocol::{initial, wire};
@@ -25,8 +26,8 @@ use swarm_protocol::{initial, wire};
 use super::dense::warn;
 use super::weather::Weather;
 use super::{Done, Mean, OpenRound, Orders, Team, TeamState, managed};
-use crate::data::{Sampler, SamplerState};
-use crate::lab::settings::{Attack, Settings};
+use crate::lab::attack::{Scene, attacked};
+use crate::lab::settings::Settings;
 use crate::train::Learner;
 use crate::train::member::Member;
 
@@ -45,7 +46,7 @@ pub(super) struct Swarm {
 struct Open {
     /// Packed and unpacked, one an author.
     bodies: Vec<Vec<u8>>,
-    deltas: Vec<SparseDelta>,
+    deltas: Vec<Arc<SparseDelta>>,
     /// Authors in each learner's fold, ascending.
     folded: Vec<Vec<u32>>,
 }
@@ -75,49 +76,29 @@ impl Swarm {
         author + self.settings.attackers as usize >= self.members.len()
     }
 
-    /// What goes over the wire in place of `delta`.
-    fn attacked(&self, orders: Orders, author: usize, delta: SparseDelta) -> SparseDelta {
+    /// What goes over the wire in place of `delta`; `heard` is what those before it say.
+    fn attacked(
+        &self,
+        orders: Orders,
+        author: usize,
+        delta: SparseDelta,
+        heard: &[Arc<SparseDelta>],
+    ) -> SparseDelta {
         if !self.is_hostile(author) {
             return delta;
         }
-        let mut other = SparseDelta::default();
-        match self.settings.attack {
-            Attack::Silence => {}
-            Attack::Copy => {
-                let before = orders.round.checked_sub(1).and_then(|round| self.open.get(&round));
-                other = before.and_then(|open| open.deltas.first()).cloned().unwrap_or_default();
-            }
-            Attack::Flip => {
-                for (tile, step, entries) in delta.tiles() {
-                    let flipped = entries.iter().map(|e| Entry { level: -e.level, ..*e });
-                    other.push(tile as u32, step, flipped);
-                }
-            }
-            Attack::Noise => {
-                let drawn = orders.round * self.layout.len() as u64 * 2;
-                let seed = self.settings.seed ^ author as u64;
-                let mut sampler = Sampler::restore(SamplerState { seed, drawn });
-                for (index, tile) in self.layout.tiles().iter().enumerate() {
-                    let (area, k) = (tile.area(), self.layout.tile_k(tile.area(), orders.k as usize));
-                    // Selection sampling: every set of k positions is equally likely.
-                    let mut left = k;
-                    let mut entries = Vec::with_capacity(k);
-                    for position in 0..area {
-                        if sampler.below((area - position) as u64) < left as u64 {
-                            let level = if sampler.below(2) == 0 { -1 } else { 1 };
-                            entries.push(Entry { position: position as u16, level });
-                            left -= 1;
-                        }
-                    }
-                    other.push(
-                        index as u32,
-                        Step::nearest(f64::from(1 << self.genesis.rule.max_exponent)),
-                        entries,
-                    );
-                }
-            }
-        }
-        other
+        let before = orders.round.checked_sub(1).and_then(|round| self.open.get(&round));
+        let scene = Scene {
+            layout: &self.layout,
+            seed: self.settings.seed,
+            round: orders.round,
+            author,
+            k: orders.k as usize,
+            max_exponent: self.genesis.rule.max_exponent,
+            honest: &heard[..heard.len().min(self.members.len() - self.settings.attackers as usize)],
+            before: before.and_then(|open| open.deltas.first()).map(Arc::as_ref),
+        };
+        attacked(self.settings.attack, &scene, &delta)
     }
 
     fn pack(&self, k: u32, delta: &SparseDelta) -> Result<Vec<u8>> {
@@ -133,6 +114,8 @@ impl Swarm {
         let mut touched = vec![vec![false; self.layout.tiles().len()]; self.members.len()];
         for (&round, open) in &mut self.open {
             let settles = round + window <= now + 1;
+            // What the last set counts as: most learners have the same one.
+            let mut judged: Option<(Vec<u32>, Vec<Arc<SparseDelta>>)> = None;
             for (receiver, folded) in open.folded.iter_mut().enumerate() {
                 let (weather, deltas) = (self.weather, &open.deltas);
                 let has = |author: &usize| {
@@ -147,12 +130,23 @@ impl Swarm {
                 if set == *folded {
                     continue;
                 }
-                let pick = |set: &[u32]| -> Vec<&SparseDelta> {
-                    set.iter().filter_map(|&author| deltas.get(author as usize)).collect()
-                };
                 let (shared, touched) = (&mut self.shared[receiver], &mut touched[receiver]);
-                shared.fold(&self.layout, &pick(folded), Direction::Out, touched);
-                shared.fold(&self.layout, &pick(&set), Direction::In, touched);
+                for (set, direction) in [(&*folded, Direction::Out), (&set, Direction::In)] {
+                    if judged.as_ref().is_none_or(|(of, _)| of != set) {
+                        let mut bodies = BTreeSet::new();
+                        let each = set.iter().map(|&author| author as usize);
+                        // The same body counts once.
+                        let each = each.filter(|&author| bodies.insert(&open.bodies[author]));
+                        let deltas: Vec<_> = each.map(|author| deltas[author].clone()).collect();
+                        let counted = match self.settings.undefended {
+                            true => set.iter().map(|&author| open.deltas[author as usize].clone()).collect(),
+                            false => panel::counted(&self.layout, &deltas),
+                        };
+                        judged = Some((set.clone(), counted));
+                    }
+                    let counted = judged.iter().flat_map(|(_, counted)| counted.iter().map(Arc::as_ref));
+                    shared.fold(&self.layout, &counted.collect::<Vec<_>>(), direction, touched);
+                }
                 *folded = set;
             }
         }
@@ -222,11 +216,11 @@ impl Team for Swarm {
             moved.add(member.take_up()?);
             let delta = member.extract(orders.k as usize, self.genesis.rule.max_exponent)?;
             residual.add(member.residual().norm());
-            let delta = self.attacked(orders, author, delta);
+            let delta = self.attacked(orders, author, delta, &deltas);
             let body = self.pack(orders.k, &delta)?;
             done.bytes += (wire::SIGNED_HEADER_LEN + body.len()) as f64;
             bodies.push(body);
-            deltas.push(delta);
+            deltas.push(Arc::new(delta));
         }
         let folded = vec![Vec::new(); self.members.len()];
         self.open.insert(orders.round, Open { bodies, deltas, folded });
@@ -303,8 +297,8 @@ impl Team for Swarm {
         self.open.clear();
         for OpenRound { round, bodies, folded } in state.open {
             let unpack = |body: &Vec<u8>| match body[..] {
-                [] => Ok(SparseDelta::default()),
-                _ => packing::decode(&self.layout, &self.genesis.rule, body),
+                [] => Ok(Arc::default()),
+                _ => packing::decode(&self.layout, &self.genesis.rule, body).map(Arc::new),
             };
             let deltas =
                 bodies.iter().map(unpack).collect::<Result<Vec<_>, _>>().context("a delta is damaged")?;
