@@ -50,8 +50,15 @@ pub(super) struct Invite {
 /// What an invite needs of status.json.
 #[derive(Deserialize)]
 struct Seen {
+    network: Network,
     listen: Vec<String>,
     checkpoint: Option<Held>,
+}
+
+#[derive(Deserialize)]
+struct Network {
+    /// Addresses at which others reach the node, relays included.
+    reached_at: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -85,7 +92,10 @@ impl Invite {
         let unread = || format!("{}: start the node with swarm run first", path.display());
         let seen: Seen = serde_json::from_slice(&read_limited(&path, MAX_STATUS)?).with_context(unread)?;
         let addresses = if self.address.is_empty() {
-            let mut own = addresses(&seen.listen);
+            let mut own = addresses(&seen.network.reached_at);
+            own.extend(addresses(&seen.listen));
+            let mut seen = std::collections::BTreeSet::new();
+            own.retain(|address| seen.insert(address.to_string()));
             let mut others: Vec<Multiaddr> = Book::read(dir).newest().take(OTHERS).collect();
             if own.iter().chain(&others).any(|address| !is_on_this_machine(address)) {
                 own.retain(|address| !is_on_this_machine(address));

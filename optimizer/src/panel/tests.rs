@@ -37,7 +37,7 @@ fn delta(layout: &Layout, author: Author) -> Arc<SparseDelta> {
         let entries = (0..tile.area()).filter_map(|position| {
             let at = (tile.offset + position) as u64;
             let own = draw(author.seed + 1, at);
-            if own % 4 == 0 {
+            if own.is_multiple_of(4) {
                 return None;
             }
             let sign = if own / 4 % 10 < author.common { draw(0, at) } else { own >> 20 };

@@ -278,6 +278,7 @@ impl World {
             checkpoint,
             role: [Role::Author, Role::Replica, Role::Joining, Role::Finishing]
                 [usize::from(input.byte() % 4)],
+            access: None,
         }
     }
 
@@ -334,6 +335,9 @@ impl World {
                 let (first, digests) = self.peer.log().history();
                 let first = first + u64::from(input.byte() % 3);
                 Response::History { first, held_from: u64::from(input.byte() % 4), digests }
+            }
+            Ok(Request::Access(statements)) => {
+                Response::Access { admitted: !statements.certificates.is_empty(), statements }
             }
             Err(_) => Response::Refused(Refusal::NotReady),
         }

@@ -120,6 +120,7 @@ impl Voice {
     /// Where the node is.
     pub(super) async fn status(&self) -> Result<Status> {
         let nobody = Status {
+            access: None,
             round: 0,
             your_next_round: 0,
             settled: 0,
