@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use swarm_optimizer::coefficients::{Coefficients, Direction};
 use swarm_optimizer::layout::Layout;
+use swarm_optimizer::panel;
 use swarm_optimizer::sparse::SparseDelta;
 use swarm_protocol::Time;
 use swarm_protocol::delta::Delta;
@@ -389,9 +390,14 @@ impl Invariants {
     }
 
     fn fold<'a>(&self, c: &mut Coefficients, deltas: impl Iterator<Item = &'a Arc<Delta>>) {
-        let unpack = |delta: &Arc<Delta>| packing::decode(&self.layout, &self.genesis.rule, &delta.body);
-        let sparse: Vec<SparseDelta> = deltas.filter_map(|delta| unpack(delta).ok()).collect();
-        let set: Vec<&SparseDelta> = sparse.iter().collect();
+        // One of those with the same body, whichever it is; and what they make of each other.
+        let bodies: BTreeMap<Digest, &[u8]> =
+            deltas.map(|delta| (delta.header().body_hash, &delta.body[..])).collect();
+        let unpack = |body: &&[u8]| packing::decode(&self.layout, &self.genesis.rule, body);
+        let sparse: Vec<Arc<SparseDelta>> =
+            bodies.values().filter_map(|body| unpack(body).ok()).map(Arc::new).collect();
+        let counted = panel::counted(&self.layout, &sparse);
+        let set: Vec<&SparseDelta> = counted.iter().map(Arc::as_ref).collect();
         c.fold(&self.layout, &set, Direction::In, &mut []);
     }
 
