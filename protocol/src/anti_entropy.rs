@@ -25,7 +25,7 @@ pub const MAX_NEIGHBOURS: usize = 128;
 pub const MAX_PENDING: usize = 16;
 
 /// Bytes that one neighbour is asked for at a time, at first ..
-const FIRST_WINDOW: u32 = 1 << 20;
+const FIRST_WINDOW: u32 = 128 << 10;
 /// .. at the least: at ten kilobytes a second that is here before patience ends ..
 const SMALLEST_WINDOW: u32 = 32 << 10;
 /// .. and at the most.

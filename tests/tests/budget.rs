@@ -11,11 +11,11 @@ use swarm_tests::report::{address, agreed, number};
 #[test]
 fn a_tight_limit_is_kept_and_the_nodes_agree() -> Result<()> {
     const ROUNDS: u64 = 60;
-    const LIMIT: u64 = 20_000;
+    const LIMIT: u64 = 60_000;
     let place = Place::with_genesis()?;
     let began = Instant::now();
     let node = |name: &str| -> Result<_> {
-        let limits = ["--max-upload", "20kB", "--max-download", "20kB", "--max-upload-day", "2GB"];
+        let limits = ["--max-upload", "60kB", "--max-download", "60kB", "--max-upload-day", "9GB"];
         Ok(limits.iter().fold(place.node(name)?.rounds(&ROUNDS.to_string()), |node, arg| node.arg(arg)))
     };
     let mut first = node("first")?.start()?;
