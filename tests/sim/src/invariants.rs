@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use swarm_optimizer::coefficients::{Coefficients, Direction};
 use swarm_optimizer::layout::Layout;
+use swarm_optimizer::panel;
 use swarm_optimizer::sparse::SparseDelta;
 use swarm_protocol::Time;
 use swarm_protocol::delta::Delta;
@@ -388,10 +389,16 @@ impl Invariants {
         Ok(accounts)
     }
 
+    /// By the definition: all of the set at hand, each body once, judged by each other. Peers come to the same one
+    /// by one.
     fn fold<'a>(&self, c: &mut Coefficients, deltas: impl Iterator<Item = &'a Arc<Delta>>) {
+        let mut seen = BTreeSet::new();
+        let once = deltas.filter(|delta| seen.insert(delta.header().body_hash));
         let unpack = |delta: &Arc<Delta>| packing::decode(&self.layout, &self.genesis.rule, &delta.body);
-        let sparse: Vec<SparseDelta> = deltas.filter_map(|delta| unpack(delta).ok()).collect();
-        let set: Vec<&SparseDelta> = sparse.iter().collect();
+        let sparse: Vec<Arc<SparseDelta>> =
+            once.filter_map(|delta| unpack(delta).ok().map(Arc::new)).collect();
+        let counted = panel::counted(&self.layout, &sparse);
+        let set: Vec<&SparseDelta> = counted.iter().map(Arc::as_ref).collect();
         c.fold(&self.layout, &set, Direction::In, &mut []);
     }
 
