@@ -87,6 +87,8 @@ pub struct Summary {
     pub traffic: BTreeMap<&'static str, Flow>,
     /// Connections of a peer at the end, on average.
     pub neighbours: f64,
+    /// How many peers there are, as they judged themselves at the end: the median of the honest ones.
+    pub estimated_peers: usize,
     /// How often peers left, came back with their state, and came as newcomers.
     pub left: u64,
     /// Came back with their state.
@@ -133,6 +135,7 @@ impl fmt::Display for Summary {
             ),
         )?;
         line("neighbours", format!("{:.1} on average", self.neighbours))?;
+        line("peers, as they judge", self.estimated_peers.to_string())?;
         let flows = |of: fn(&Flow) -> f64| {
             let all: f64 = self.traffic.values().map(of).sum();
             let mut text = format!("{:.2} kB", all * 1e-3);

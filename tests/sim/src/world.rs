@@ -429,6 +429,9 @@ impl World {
         let state = honest.first().map(|(_, peer)| peer.state_digest().to_string());
         let log = honest.first().map(|(_, peer)| peer.log_digest().to_string());
         let agreed = honest.len();
+        let mut judged: Vec<usize> = honest.iter().map(|(_, peer)| peer.estimated_peers()).collect();
+        judged.sort_unstable();
+        let estimated_peers = judged.get(judged.len() / 2).copied().unwrap_or(0);
         let full = self.genesis.rule.publishers as usize;
         let (mut missed, mut crowded) = (0, 0);
         for published in &self.published {
@@ -476,6 +479,7 @@ impl World {
             bytes_a_peer: traffic.bytes / self.options.peers as u64,
             bytes_busiest: self.network.sent.iter().copied().max().unwrap_or(0),
             traffic: traffic.kinds.iter().map(|(kind, carried)| (kind.name(), flow(carried))).collect(),
+            estimated_peers,
             neighbours: self.network.mean_neighbours(),
             most_held: self.invariants.most_held,
             held_bound: self.invariants.held_bound(),
