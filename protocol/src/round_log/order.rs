@@ -6,16 +6,14 @@
 //! above which it makes sense to publish, and how many authors there are. Both are this peer's own judgement, no part
 //! of the shared state.
 
+use std::collections::BTreeSet;
+
 use super::RoundLog;
 use crate::digest::Digest;
 use crate::identity::PeerKey;
 
 /// Rounds that tell how far down the order the next one will reach.
 const LIKE_BEFORE: u64 = 3;
-/// So much more than fit may publish. Some of those who may do not, and rounds differ; but each one more costs all
-/// peers traffic, while a place that stays free costs nothing but that.
-const MORE: f64 = 1.1;
-
 /// A rank as a share of all ranks, in 2^-64.
 fn share(rank: &Digest) -> u64 {
     rank.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
@@ -72,12 +70,22 @@ impl RoundLog {
     }
 
     /// Which share of the order of precedence, in 2^-64, is likely to be among the `publishers` authors of
-    /// `round`, judged by the few rounds before it. Every round is a fresh draw, so those above the cut publish and
-    /// all others wait for a better one.
+    /// `round`, judged by the few rounds before it: all of it, if these had a place for everybody. Every round is a
+    /// fresh draw, so those above the cut publish and all others wait for a better one.
+    ///
+    /// Some of those who may publish do not, and rounds differ, so the square root of `publishers` more than fit may:
+    /// one standard deviation. Each one more costs all peers traffic, while a place that stays free costs only that.
     pub fn cut(&self, round: u64) -> u64 {
-        let Some(authors) = self.likely_authors_before(round, LIKE_BEFORE) else { return u64::MAX };
+        let Some(likely) = self.likely_authors_before(round, LIKE_BEFORE) else { return u64::MAX };
+        let places = self.publishers as f64;
+        let before = self.rounds.range(round.saturating_sub(LIKE_BEFORE + 1)..round);
+        let seen: BTreeSet<&PeerKey> = before.flat_map(|(_, set)| set.entries.keys()).collect();
+        // The ranks alone would now and then keep one out where all have a place.
+        if seen.len() <= self.publishers && likely < 2.0 * places {
+            return u64::MAX;
+        }
         // A float becomes the nearest integer there is: all of the order, if all have a place.
-        (MORE * self.publishers as f64 / authors.max(1.0) * all()) as u64
+        ((places + places.sqrt()) / likely.max(1.0) * all()) as u64
     }
 
     /// Whether `author` is above the cut of `round`.
