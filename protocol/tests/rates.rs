@@ -65,6 +65,7 @@ fn a_flood_of_statuses_is_refused() {
         open: Vec::new(),
         checkpoint: None,
         role: Role::Replica,
+        access: None,
     };
     let asked = ask(&mut world, &Request::Status(status));
     assert!(asked > 64, "{asked}");
