@@ -30,6 +30,12 @@ pub(crate) struct Status {
     pub(crate) tokens_per_second: f64,
     /// Connected peers of the same swarm.
     pub(crate) peers: usize,
+    /// About how many peers the swarm has, this one included.
+    pub(crate) estimated_peers: usize,
+    /// Which limits of peers that makes: small, hundreds, thousands.
+    pub(crate) scale: &'static str,
+    /// The same for gossip's mesh, as it was when the node started.
+    pub(crate) mesh: &'static str,
     /// Bytes sent, all protocols.
     pub(crate) bytes_sent: u64,
     /// Bytes received.

@@ -16,6 +16,8 @@
 //! order drawn from the history would make every parting permanent, and keep nobody from trying keys until one
 //! comes first: that takes no time once the draw is known.
 
+mod order;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -58,14 +60,6 @@ pub enum Insert {
     TooNew,
     /// The round has `publishers` authors that come before this one.
     Crowded,
-}
-
-/// Rounds before that tell how full a round is going to be.
-const LIKE_BEFORE: u64 = 3;
-
-/// A rank as a share of all ranks, in 2^-64.
-fn share(rank: &Digest) -> u64 {
-    rank.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 /// A round's entries, and the digest of them: it is asked for far more often than they change.
@@ -226,44 +220,6 @@ impl RoundLog {
                 }
             }
         }
-    }
-
-    /// An author's place in the order of precedence among those of a round.
-    fn rank(&self, round: u64, author: &PeerKey) -> Digest {
-        Digest::of("swarm rank 2", &[&self.swarm.0, &round.to_le_bytes(), &author.0])
-    }
-
-    /// Whether a round has `publishers` authors that come before `author`.
-    pub fn is_crowded(&self, round: u64, author: &PeerKey) -> bool {
-        let Some(set) = self.rounds.get(&round) else { return false };
-        if set.entries.len() < self.publishers || set.entries.contains_key(author) {
-            return false;
-        }
-        self.last_rank(round).is_some_and(|last| self.rank(round, author) > last)
-    }
-
-    /// The rank of the last author of a round that is full.
-    fn last_rank(&self, round: u64) -> Option<Digest> {
-        let set = self.rounds.get(&round).filter(|set| set.entries.len() >= self.publishers)?;
-        set.ranks.last().map(|(rank, _)| *rank)
-    }
-
-    /// Which share of the order of precedence, in 2^-64, is likely to be among the `publishers` authors of
-    /// `round`, judged by how far down the few rounds before it are full. Every round is a fresh draw, so those
-    /// above the cut publish and all others wait for a better one.
-    pub fn cut(&self, round: u64) -> u64 {
-        let mut cut = 0;
-        for before in round.saturating_sub(LIKE_BEFORE)..round {
-            let Some(last) = self.last_rank(before) else { return u64::MAX };
-            cut = share(&last).max(cut);
-        }
-        // A half more than fit: rounds differ, and some of those who may do not.
-        if cut == 0 { u64::MAX } else { cut.saturating_add(cut / 2) }
-    }
-
-    /// Whether `author` is above the cut of `round`.
-    pub fn is_above(&self, cut: u64, round: u64, author: &PeerKey) -> bool {
-        cut == u64::MAX || share(&self.rank(round, author)) <= cut
     }
 
     /// Drops the last-ranked author if the round has too many; says what became of `new`.

@@ -161,6 +161,7 @@ pub(super) fn is_dialable(address: &Multiaddr, same_machine: bool) -> bool {
 }
 
 /// The address that these bytes are, if it is one that this program can use: bytes of an invite.
+#[cfg(feature = "train")]
 pub(crate) fn multiaddr(bytes: &[u8]) -> Option<Multiaddr> {
     Multiaddr::try_from(bytes.to_vec()).ok().filter(|address| endpoint(address).is_some())
 }

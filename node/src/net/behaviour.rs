@@ -22,6 +22,7 @@ use super::{
     Config, address,
     codec::Codec,
     relay::{Members, Tester, server},
+    scale::Scale,
 };
 
 /// How long a request may take, from asking to the last byte of the response.
@@ -31,15 +32,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_STREAMS: usize = 4 * MAX_PENDING;
 /// A payload that comes again within this time is a duplicate.
 const DUPLICATE_TIME: Duration = Duration::from_secs(10 * 60);
-/// Gossip control messages (what I have, what I want), in bytes.
-const GOSSIP_CONTROL: usize = 64 * 1024;
+/// Gossip control messages (what I have, what I want), in bytes: of the 5,000 ids that gossipsub tells at most
+/// (`max_ihave_length`), each takes 22.
+const GOSSIP_CONTROL: usize = 128 * 1024;
 /// Gossip waiting for one slow peer, in bytes.
 const GOSSIP_QUEUE_BYTES: usize = 16 << 20;
 /// Bytes of the blake3 hash that name a payload.
 const MESSAGE_ID: usize = 20;
-
-/// Neighbours that gossip is passed on to, if there are so many.
-pub(crate) const MESH: usize = 3;
 
 /// Everything this node speaks.
 #[derive(NetworkBehaviour)]
@@ -101,13 +100,14 @@ impl Behaviour {
         members: &Members,
     ) -> anyhow::Result<Self> {
         let local = keypair.public().to_peer_id();
+        let scale = Scale::of(config.peers);
         let protocol = |name: &str| {
             StreamProtocol::try_from_owned(name.to_owned()).map_err(|_| anyhow!("bad protocol name {name}"))
         };
         Ok(Self {
-            limits: connection_limits::Behaviour::new(connection_limits()),
+            limits: connection_limits::Behaviour::new(scale.connections()),
             blocked: allow_block_list::Behaviour::default(),
-            gossip: gossip(config.max_gossip, &names.topic)?,
+            gossip: gossip(config.max_gossip, scale, &names.topic)?,
             kad: kad(local, protocol(&names.kad)?),
             identify: identify::Behaviour::new(
                 identify::Config::new(names.identify.clone(), keypair.public())
@@ -138,30 +138,19 @@ fn wants_upnp(config: &Config) -> bool {
     config.upnp && config.listen.iter().any(|listen| !address::is_loopback(listen))
 }
 
-/// Of 64 connections, 16 are kept for those this node opens itself: whoever surrounds it from outside cannot
-/// take them all. Four a peer: two peers may dial each other at once, through a relay and then directly; and one
-/// that tests whether this node can be reached opens one more.
-fn connection_limits() -> connection_limits::ConnectionLimits {
-    connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(16))
-        .with_max_pending_outgoing(Some(32))
-        .with_max_established_incoming(Some(48))
-        .with_max_established(Some(64))
-        .with_max_established_per_peer(Some(4))
-}
-
-/// Gossip for a swarm on a local network of 2 to 16 peers: a mesh of 3. Messages carry no author and no
-/// signature, because the payload is signed by who made it; strict validation refuses any that do.
-fn gossip(max_gossip: usize, topic: &gossipsub::IdentTopic) -> anyhow::Result<Gossip> {
+/// Gossip with the mesh of this scale. Messages carry no author and no signature, because the payload is signed by
+/// who made it; strict validation refuses any that do.
+fn gossip_config(max_gossip: usize, scale: Scale) -> anyhow::Result<gossipsub::Config> {
     let max_transmit = max_gossip.checked_add(GOSSIP_CONTROL).context("max_gossip is too large")?;
-    let config = gossipsub::ConfigBuilder::default()
-        .mesh_outbound_min(1)
-        .mesh_n_low(MESH - 1)
-        .mesh_n(MESH)
-        .mesh_n_high(MESH + 1)
+    let mesh = scale.mesh();
+    gossipsub::ConfigBuilder::default()
+        .mesh_outbound_min(mesh.outbound)
+        .mesh_n_low(mesh.low)
+        .mesh_n(mesh.n)
+        .mesh_n_high(mesh.high)
         .heartbeat_interval(Duration::from_secs(1))
         .heartbeat_initial_delay(Duration::ZERO)
-        .history_length(30)
+        .history_length(scale.history())
         .history_gossip(3)
         .flood_publish(false)
         .validation_mode(gossipsub::ValidationMode::Anonymous)
@@ -175,7 +164,11 @@ fn gossip(max_gossip: usize, topic: &gossipsub::IdentTopic) -> anyhow::Result<Go
         .max_control_message_size(GOSSIP_CONTROL)
         .connection_handler_queue_len((GOSSIP_QUEUE_BYTES / max_gossip.max(1)).clamp(64, 1024))
         .build()
-        .map_err(|error| anyhow!("max_gossip = {max_gossip} is unusable: {error}"))?;
+        .map_err(|error| anyhow!("max_gossip = {max_gossip} is unusable: {error}"))
+}
+
+fn gossip(max_gossip: usize, scale: Scale, topic: &gossipsub::IdentTopic) -> anyhow::Result<Gossip> {
+    let config = gossip_config(max_gossip, scale)?;
     let mut gossip = Gossip::new_with_subscription_filter(
         gossipsub::MessageAuthenticity::Anonymous,
         config,
@@ -271,7 +264,17 @@ mod tests {
         let members = Members::default();
         let names = Names::new(&[1; 32]);
         for size in [0, 1, 64 * 1024, 1 << 20] {
-            Behaviour::new(&config(size), &names, &keypair, client(), &members).unwrap();
+            for peers in [2, 300, 5_000] {
+                let config = Config { peers, ..config(size) };
+                let mut made = Behaviour::new(&config, &names, &keypair, client(), &members).unwrap();
+                let (limits, scale) = (made.limits.limits_mut(), Scale::of(peers));
+                assert_eq!(format!("{limits:?}"), format!("{:?}", scale.connections()));
+                let gossip = gossip_config(size, scale).unwrap();
+                let mesh = (gossip.mesh_n_low(), gossip.mesh_n(), gossip.mesh_n_high());
+                assert_eq!(mesh, (scale.mesh().low, scale.mesh().n, scale.mesh().high));
+                // Two peers that judge the swarm's size differently understand each other.
+                assert_eq!(gossip.max_transmit_size(), size + GOSSIP_CONTROL);
+            }
         }
         assert!(Behaviour::new(&config(usize::MAX), &names, &keypair, client(), &members).is_err());
     }

@@ -50,6 +50,7 @@ mod rate;
 mod reach;
 mod relay;
 mod route;
+mod scale;
 mod service;
 mod tokens;
 mod transport;
@@ -75,16 +76,15 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub(crate) use address::{
-    is_global, is_loopback as is_on_this_machine, multiaddr, parse_address, peer_id, peer_in, peer_key,
-};
 #[cfg(feature = "train")]
-pub(crate) use behaviour::MESH;
+pub(crate) use address::multiaddr;
+pub(crate) use address::{
+    is_global, is_loopback as is_on_this_machine, parse_address, peer_id, peer_in, peer_key,
+};
 use meter::Meter;
 pub(crate) use picture::Picture;
 pub(crate) use rate::{Daily, Rate};
-#[cfg(feature = "train")]
-pub(crate) use service::NEIGHBOURS;
+pub(crate) use scale::{Scale, Watch};
 
 /// Commands waiting for the network task.
 const COMMAND_QUEUE: usize = 64;
@@ -118,6 +118,8 @@ pub(crate) struct Config {
     pub(crate) relay: bool,
     /// Whether to ask the router to let others in (UPnP).
     pub(crate) upnp: bool,
+    /// About how many peers the swarm has; 0 if that is not known.
+    pub(crate) peers: usize,
 }
 
 /// How fast bytes may be sent and received, of all protocols together.
@@ -150,6 +152,7 @@ impl Config {
             limits: Limits::default(),
             relay: false,
             upnp: false,
+            peers: 0,
         }
     }
 }
@@ -196,6 +199,8 @@ pub(crate) enum Command {
     },
     /// From now on, these limits.
     Limit(Limits),
+    /// The swarm is of this scale now: as many neighbours and connections.
+    Scale(Scale),
     /// Close every connection and end the task.
     Shutdown,
 }

@@ -13,9 +13,6 @@ mod exchange;
 mod membership;
 mod reaching;
 
-#[cfg(feature = "train")]
-pub(crate) use membership::TARGET as NEIGHBOURS;
-
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -47,6 +44,7 @@ use super::{
     reach::Reach,
     relay::Members,
     route::Route,
+    scale::Scale,
     tokens::Tokens,
     transport,
     upload::Upload,
@@ -85,6 +83,7 @@ pub(super) struct Service {
     /// Peers met in earlier runs.
     known: Vec<(PeerId, Vec<Multiaddr>)>,
     discovery: Discovery,
+    scale: Scale,
     bans: HashMap<PeerId, Instant>,
     /// What gossip awaits a verdict: the payload's id and who passed it on.
     unjudged: Tokens<(gossipsub::MessageId, PeerId)>,
@@ -147,6 +146,7 @@ impl Service {
             bootstrap: Bootstrap::new(config.bootstrap, &local, now),
             known: config.known,
             discovery: Discovery::new(now),
+            scale: Scale::of(config.peers),
             bans: HashMap::new(),
             unjudged: Tokens::new(UNJUDGED),
             unanswered: Tokens::new(UNANSWERED),
@@ -220,6 +220,10 @@ impl Service {
                 self.counters.sent.limit(limits.upload);
                 self.counters.received.limit(limits.download);
                 self.uploads.limit(limits.upload);
+            }
+            Command::Scale(scale) => {
+                self.scale = scale;
+                *self.swarm.behaviour_mut().limits.limits_mut() = scale.connections();
             }
             // Ends the loop before it gets here.
             Command::Shutdown => {}

@@ -146,6 +146,9 @@ impl Node {
             tokens: progress.tokens,
             tokens_per_second: rate(progress.tokens, progress.training.as_secs_f64()),
             peers: self.peer.neighbours(),
+            estimated_peers: self.peer.estimated_peers(),
+            scale: self.scale.scale().name(),
+            mesh: self.mesh.name(),
             bytes_sent: traffic.sent,
             bytes_received: traffic.received,
             state_digest,
@@ -169,6 +172,18 @@ impl Node {
         if limits != self.limits {
             self.limits = limits;
             self.network.send(net::Command::Limit(limits)).await?;
+        }
+        Ok(())
+    }
+
+    /// Has as many neighbours as suit a swarm of its size.
+    pub(super) async fn keep_to_scale(&mut self) -> Result<()> {
+        let peers = self.peer.estimated_peers();
+        if let Some(scale) = self.scale.look(peers) {
+            let later =
+                if scale == self.mesh { "" } else { "; gossip's mesh follows when the node is next started" };
+            tracing::info!("the swarm has about {peers} peers: limits are those for {scale} now{later}");
+            self.network.send(net::Command::Scale(scale)).await?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ mod actions;
 mod allowance;
 mod book;
 mod files;
+#[cfg(feature = "train")]
 mod genesis;
 mod recent;
 mod restore;
@@ -175,6 +176,10 @@ struct Node {
     allowance: Allowance,
     /// That hold at the moment.
     limits: net::Limits,
+    /// The swarm's, that of the limits of peers.
+    scale: net::Watch,
+    /// The one whose mesh gossip was started with.
+    mesh: net::Scale,
     thrift: Thrift,
     recent: Recent,
     /// How often what is known about who may take part had changed when it was put on disk.
@@ -226,8 +231,10 @@ pub(crate) async fn run(
         relay,
         upnp,
         known: book.addresses(),
+        peers: peer.estimated_peers(),
         ..net::Config::new(secret, genesis.swarm_id().0, listen, bootstrap)
     };
+    let scale = net::Watch::new(config.peers);
     let (network, mut events, service) = net::start(config).await?;
     let (kept, trainer) = match train {
         Some(train) => (None, Some(train(state)?)),
@@ -270,6 +277,8 @@ pub(crate) async fn run(
         book,
         allowance,
         limits,
+        mesh: scale.scale(),
+        scale,
         thrift: Thrift::default(),
         recent: Recent::default(),
         access_kept: 0,
@@ -343,6 +352,7 @@ impl Node {
                 _ = book.tick() => {
                     self.write_book();
                     self.keep_to_limits().await?;
+                    self.keep_to_scale().await?;
                 }
                 () = &mut stop => return Ok(Ended::Stopped),
             }

@@ -11,7 +11,7 @@ use swarm_protocol::genesis::Genesis;
 use swarm_protocol::wire::{Checkpoint, Request, Response, Role, SIGNED_HEADER_LEN, Status};
 
 use super::{Sample, Scene, Sheet};
-use crate::net::{MESH, NEIGHBOURS};
+use crate::net::Scale;
 
 /// Bytes around a signed header in a gossip message, and around a body in an answer.
 const AROUND: u64 = 16;
@@ -40,13 +40,17 @@ pub(super) fn status(genesis: &Genesis) -> u64 {
     (Request::Status(status.clone()).encode().len() + Response::Status(status).encode().len()) as u64
 }
 
+fn scale(scene: &Scene) -> Scale {
+    Scale::of(scene.peers as usize)
+}
+
 fn neighbours(scene: &Scene) -> u64 {
-    u64::from(scene.peers.saturating_sub(1)).min(NEIGHBOURS as u64)
+    u64::from(scene.peers.saturating_sub(1)).min(scale(scene).neighbours() as u64)
 }
 
 /// How often a gossiped message arrives.
 fn copies(scene: &Scene) -> f64 {
-    neighbours(scene).min(MESH as u64).saturating_sub(1).max(1) as f64
+    neighbours(scene).min(scale(scene).mesh().n as u64).saturating_sub(1).max(1) as f64
 }
 
 /// Deltas as they arrive: headers, bodies, repetitions, each in bytes.

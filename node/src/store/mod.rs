@@ -52,7 +52,6 @@ use swarm_protocol::identity::{Identity, PeerKey};
 
 pub(crate) use access::{leave_statements, parse_statements, read_access, read_statements};
 pub(crate) use checkpoints::{newer_checkpoint, write_successor};
-#[cfg(feature = "train")]
 pub(crate) use file::read_limited;
 pub(crate) use file::write_atomically;
 #[cfg(feature = "train")]

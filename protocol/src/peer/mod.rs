@@ -19,6 +19,7 @@
 //! * `exchange` talks with neighbours: statuses, rounds. `blobs` pulls and serves bytes by their hash,
 //!   `transfer` whole checkpoints.
 //! * [`rounds`] advances: sign, wait, fold, settle, checkpoint, finish.
+//! * `size` tells how many peers there are.
 //! * `faults` notices that what was computed here is not what the sets make.
 //! * `branch` keeps all histories one: it takes up the majority's where ours differs.
 //! * `start` is where a swarm begins; that of a fork is no peer's own, so it is fetched like a checkpoint.
@@ -34,6 +35,7 @@ mod faults;
 mod gate;
 mod join;
 pub mod rounds;
+mod size;
 pub mod snapshot;
 mod start;
 mod transfer;

@@ -80,10 +80,10 @@ impl Peer {
             self.begin_round(now);
             return;
         }
-        if !self.log.is_above(self.log.cut(self.round), self.round, &self.me) || !self.may_publish(self.round)
-        {
-            // There are more authors than a round takes, or this one is not admitted any more. What was learned waits
-            // for a round that takes it.
+        let above = self.log.is_above(self.log.cut(self.round), self.round, &self.me);
+        if !above || self.log.is_crowded(self.round, &self.me) || !self.may_publish(self.round) {
+            // There are more authors than a round takes, the round is full of better-ranked ones already, or this
+            // one is not admitted any more. What was learned waits for a round that takes it.
             self.start_waiting(now);
             return;
         }

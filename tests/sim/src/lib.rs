@@ -49,7 +49,7 @@ mod world;
 
 pub use options::{Attack, Options};
 pub use sabotage::Sabotage;
-pub use summary::{Progress, Summary};
+pub use summary::{Flow, Progress, Summary};
 pub use violation::{Error, Invariant, Violation};
 
 /// Runs the simulation that `options` describe. `progress` is called once a virtual second, and says whether to

@@ -6,7 +6,7 @@
 //! nothing passes between them, and after a while the connections are given up.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use swarm_protocol::Time;
@@ -56,19 +56,44 @@ struct Link {
 }
 
 /// What a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    Gossip,
-    Request,
-    Response,
+    /// Gossip that the sender made itself.
+    Own,
+    /// Gossip of others.
+    PassedOn,
+    /// A status, asked or answered.
+    Status,
+    /// Any other question, or the answer.
+    Question,
+}
+
+impl Kind {
+    /// Its name in the summary.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own deltas",
+            Self::PassedOn => "passed on",
+            Self::Status => "statuses",
+            Self::Question => "questions",
+        }
+    }
+}
+
+/// Bytes of one kind, by all peers together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Carried {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
 }
 
 /// Counted traffic.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) sent: u64,
     pub(crate) lost: u64,
     pub(crate) bytes: u64,
+    pub(crate) kinds: BTreeMap<Kind, Carried>,
 }
 
 /// The connections and what they carry.
@@ -103,6 +128,11 @@ impl Network {
             traffic: Traffic::default(),
             sent: vec![0; options.peers],
         }
+    }
+
+    /// Connections of a peer, on average.
+    pub(crate) fn mean_neighbours(&self) -> f64 {
+        self.links.iter().map(Vec::len).sum::<usize>() as f64 / self.links.len().max(1) as f64
     }
 
     pub(crate) fn neighbours(&self, at: usize) -> Vec<usize> {
@@ -219,6 +249,7 @@ impl Network {
         let bytes = length + OVERHEAD;
         self.traffic.sent += 1;
         self.traffic.bytes += bytes as u64;
+        self.traffic.kinds.entry(kind).or_default().sent += bytes as u64;
         self.sent[from] += bytes as u64;
         let start = self.upload_free[from].max(now);
         let seconds = match self.options.bandwidth {
@@ -229,13 +260,14 @@ impl Network {
         self.upload_free[from] = left;
         // A question and its answer are lost together as often as a gossip message.
         let loss = match kind {
-            Kind::Gossip => self.options.loss,
-            Kind::Request | Kind::Response => 1.0 - (1.0 - self.options.loss).sqrt(),
+            Kind::Own | Kind::PassedOn => self.options.loss,
+            Kind::Status | Kind::Question => 1.0 - (1.0 - self.options.loss).sqrt(),
         };
         if self.parted(from, to) || self.random.chance(loss) {
             self.traffic.lost += 1;
             return None;
         }
+        self.traffic.kinds.entry(kind).or_default().received += bytes as u64;
         let mut factor = 0.8 + 0.4 * self.random.unit();
         if self.random.chance(self.options.reorder) {
             factor *= 1.0 + 9.0 * self.random.unit();
@@ -287,7 +319,7 @@ mod tests {
             .flat_map(|a| network.neighbours(a).into_iter().map(move |b| (a, b)))
             .find(|(a, b)| network.half[*a] != network.half[*b])
             .unwrap();
-        assert_eq!(network.send(Duration::ZERO, a, b, 10, Kind::Gossip), None);
+        assert_eq!(network.send(Duration::ZERO, a, b, 10, Kind::Own), None);
         assert_eq!(network.break_up().len(), before / 2);
         assert_eq!(across(&network), 0);
         assert_eq!(network.heal(|_| true).len(), before / 2);
@@ -300,13 +332,17 @@ mod tests {
         let mut network = network(&options);
         let mut arrivals = Vec::new();
         for _ in 0..10 {
-            arrivals.extend(network.send(Duration::ZERO, 0, 1, 920, Kind::Gossip));
+            arrivals.extend(network.send(Duration::ZERO, 0, 1, 920, Kind::Own));
         }
         assert_eq!(arrivals.len(), 10);
         assert!(arrivals.iter().max().unwrap() > &Duration::from_secs(10));
         assert_eq!((network.sent[0], network.traffic.bytes), (10_000, 10_000));
         network.options.loss = 1.0;
-        assert_eq!(network.send(Duration::ZERO, 0, 1, 1, Kind::Request), None);
+        assert_eq!(network.send(Duration::ZERO, 0, 1, 1, Kind::Question), None);
         assert_eq!(network.traffic.lost, 1);
+        // What is lost has been sent all the same.
+        let carried = |kind| network.traffic.kinds.get(&kind).map(|carried| (carried.sent, carried.received));
+        assert_eq!(carried(Kind::Own), Some((10_000, 10_000)));
+        assert_eq!(carried(Kind::Question), Some((81, 0)));
     }
 }

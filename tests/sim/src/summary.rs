@@ -21,6 +21,15 @@ pub struct Progress {
     pub events: u64,
 }
 
+/// Bytes that a peer sent and received for a round, on average.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Flow {
+    /// Sent; also what got lost on its way.
+    pub sent: f64,
+    /// Received; also what came before from somebody else.
+    pub received: f64,
+}
+
 /// What a run was like. `Display` writes a table; `Serialize` gives the same as data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
@@ -72,6 +81,14 @@ pub struct Summary {
     pub bytes_a_peer: u64,
     /// Bytes that the busiest peer sent.
     pub bytes_busiest: u64,
+    /// Bytes that a peer sent and received for a round, by kind of message: `own deltas`, those of others that
+    /// it `passed on`, `statuses` (once a second to every neighbour, so with these the length of a round counts,
+    /// and the time after the last one) and all other `questions`, both with their answers.
+    pub traffic: BTreeMap<&'static str, Flow>,
+    /// Connections of a peer at the end, on average.
+    pub neighbours: f64,
+    /// How many peers there are, as they judged themselves at the end: the median of the honest ones.
+    pub estimated_peers: usize,
     /// How often peers left, came back with their state, and came as newcomers.
     pub left: u64,
     /// Came back with their state.
@@ -117,6 +134,19 @@ impl fmt::Display for Summary {
                 self.bytes_busiest as f64 * 1e-6
             ),
         )?;
+        line("neighbours", format!("{:.1} on average", self.neighbours))?;
+        line("peers, as they judge", self.estimated_peers.to_string())?;
+        let flows = |of: fn(&Flow) -> f64| {
+            let all: f64 = self.traffic.values().map(of).sum();
+            let mut text = format!("{:.2} kB", all * 1e-3);
+            for (at, (name, flow)) in self.traffic.iter().enumerate() {
+                let lead = if at == 0 { ": " } else { ", " };
+                text += &format!("{lead}{name} {:.2}", of(flow) * 1e-3);
+            }
+            text
+        };
+        line("sent, a peer and round", flows(|flow| flow.sent))?;
+        line("received", flows(|flow| flow.received))?;
         line(
             "churn",
             format!("{} left, {} came back, {} newcomers", self.left, self.returned, self.newcomers),

@@ -25,13 +25,13 @@ use swarm_protocol::wire::Role;
 
 use crate::clock::Clock;
 use crate::invariants::Invariants;
-use crate::network::{Message, Network};
+use crate::network::{Carried, Message, Network};
 use crate::options::{Attack, Options};
 use crate::queue::{Event, Queue, Who};
 use crate::random::{Random, secret};
 use crate::remembered::Remembered;
 use crate::sabotage::Sabotage;
-use crate::summary::{Progress, Summary};
+use crate::summary::{Flow, Progress, Summary};
 use crate::trainer::Trainer;
 use crate::violation::{Error, Invariant, Violation};
 
@@ -429,6 +429,9 @@ impl World {
         let state = honest.first().map(|(_, peer)| peer.state_digest().to_string());
         let log = honest.first().map(|(_, peer)| peer.log_digest().to_string());
         let agreed = honest.len();
+        let mut judged: Vec<usize> = honest.iter().map(|(_, peer)| peer.estimated_peers()).collect();
+        judged.sort_unstable();
+        let estimated_peers = judged.get(judged.len() / 2).copied().unwrap_or(0);
         let full = self.genesis.rule.publishers as usize;
         let (mut missed, mut crowded) = (0, 0);
         for published in &self.published {
@@ -443,7 +446,12 @@ impl World {
         let convergence = self.invariants.convergence();
         let round_seconds = self.invariants.round_seconds();
         let rounds = |seconds: Option<&f64>| seconds.map_or(0.0, |seconds| seconds / round_seconds.max(1e-9));
-        let traffic = self.network.traffic;
+        let traffic = std::mem::take(&mut self.network.traffic);
+        let each = self.options.peers as f64 * self.options.rounds as f64;
+        let flow = |carried: &Carried| Flow {
+            sent: carried.sent as f64 / each,
+            received: carried.received as f64 / each,
+        };
         let finished = self.places.iter().filter(|place| place.attack.is_none() && place.finished).count();
         let summary = std::mem::take(&mut self.summary);
         Ok(Summary {
@@ -470,6 +478,9 @@ impl World {
             lost: traffic.lost,
             bytes_a_peer: traffic.bytes / self.options.peers as u64,
             bytes_busiest: self.network.sent.iter().copied().max().unwrap_or(0),
+            traffic: traffic.kinds.iter().map(|(kind, carried)| (kind.name(), flow(carried))).collect(),
+            estimated_peers,
+            neighbours: self.network.mean_neighbours(),
             most_held: self.invariants.most_held,
             held_bound: self.invariants.held_bound(),
             refusals,

@@ -15,8 +15,6 @@ use super::{
     Service,
 };
 
-/// Peers found by discovery are dialled while fewer than this are connected.
-pub(crate) const TARGET: usize = 16;
 /// Addresses of one peer that are kept or dialled.
 const ADDRESSES: usize = 16;
 /// Bans remembered. Of more, those that would end first end at once.
@@ -152,7 +150,7 @@ impl Service {
         addresses.truncate(ADDRESSES);
         if addresses.is_empty()
             || peer == self.local_peer_id()
-            || self.peers.len() >= TARGET
+            || self.peers.len() >= self.scale.neighbours()
             || self.peers.was_foreign(&peer)
             || self.bans.contains_key(&peer)
         {

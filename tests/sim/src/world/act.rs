@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use swarm_protocol::peer::rounds::Extracted;
 use swarm_protocol::peer::{Action, Verdict};
-use swarm_protocol::wire::Gossip;
+use swarm_protocol::wire::{Gossip, Request, Response};
 
 use crate::attacks;
 use crate::network::{Kind, Message};
@@ -299,6 +299,7 @@ impl World {
     }
 
     fn pass_on(&mut self, at: usize, from: usize, message: &Rc<Message>, goes_to: impl Fn(usize) -> bool) {
+        let kind = if at == message.origin { Kind::Own } else { Kind::PassedOn };
         for to in self.network.neighbours(at) {
             if to == from || to == message.origin || !goes_to(to) {
                 continue;
@@ -306,7 +307,7 @@ impl World {
             let copies = 1 + usize::from(self.network.repeats());
             for _ in 0..copies {
                 let length = message.bytes.len();
-                let arrival = self.network.send(self.queue.now(), at, to, length, Kind::Gossip);
+                let arrival = self.network.send(self.queue.now(), at, to, length, kind);
                 // What is in the receiver's cache already would be dropped on arrival.
                 let Some(arrival) = arrival.filter(|_| !message.is_known_to(to)) else { continue };
                 let event = Event::Gossip { to: self.who(to), from: at, message: message.clone() };
@@ -326,7 +327,11 @@ impl World {
         if !self.network.connected(at, to.at) {
             return self.queue.after(REFUSED, failed);
         }
-        match self.network.send(self.queue.now(), at, to.at, bytes.len(), Kind::Request) {
+        let kind = match Request::decode(&bytes) {
+            Ok(Request::Status(_)) => Kind::Status,
+            _ => Kind::Question,
+        };
+        match self.network.send(self.queue.now(), at, to.at, bytes.len(), kind) {
             Some(arrival) => self.queue.at(arrival, Event::Request { to, from, id, bytes }),
             None => self.queue.after(TIMEOUT, failed),
         }
@@ -340,7 +345,11 @@ impl World {
             _ => bytes,
         };
         let from = self.who(at);
-        match self.network.send(self.queue.now(), at, to.at, bytes.len(), Kind::Response) {
+        let kind = match Response::decode(&bytes) {
+            Ok(Response::Status(_)) => Kind::Status,
+            _ => Kind::Question,
+        };
+        match self.network.send(self.queue.now(), at, to.at, bytes.len(), kind) {
             Some(arrival) => self.queue.at(arrival, Event::Response { to, from, id, bytes: Some(bytes) }),
             None => self.queue.after(TIMEOUT, Event::Response { to, from, id, bytes: None }),
         }
