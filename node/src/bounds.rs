@@ -25,8 +25,8 @@ use swarm_protocol::packing;
 
 /// A delta's header, and its share of the tables that hold it, in bytes.
 pub(crate) const AROUND_A_BODY: u64 = 1 << 10;
-/// Identity, genesis, mark, status, report and the checkpoints' manifests, in bytes.
-pub(crate) const SMALL_FILES: u64 = 4 << 20;
+/// Identity, genesis, mark, status, report, two logs and the checkpoints' manifests, in bytes.
+pub(crate) const SMALL_FILES: u64 = 6 << 20;
 
 /// The bounds, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -93,7 +93,7 @@ mod tests {
     use crate::store::snapshot::{NodeSnapshot, Totals};
     use crate::trainer::TrainerState;
     use std::sync::Arc;
-    use swarm_protocol::architecture::Architecture;
+    use swarm_protocol::architecture::Sizes;
     use swarm_protocol::delta::{Header, SignedHeader};
     use swarm_protocol::digest::Digest;
     use swarm_protocol::identity::Identity;
@@ -102,7 +102,7 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(300);
 
     fn genesis() -> Genesis {
-        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+        let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
         let mut genesis = Genesis::new("bounds", model, 1);
         genesis.rule.publishers = 5;
         genesis.rounds.window = 2;
@@ -127,7 +127,14 @@ mod tests {
         assert_eq!(bounds(|genesis| genesis.rounds.window = 4).memory * 12, before.memory * 16);
         assert_eq!(bounds(|genesis| genesis.rounds.retention = 20).memory, before.memory * 2);
         assert!(bounds(|genesis| genesis.rule.k = 64).memory < before.memory);
-        assert!(bounds(|genesis| genesis.model.dim = 16).memory > before.memory);
+        assert!(
+            bounds(|genesis| {
+                genesis.model =
+                    Sizes { vocabulary: 16, dim: 16, layers: 1, heads: 2, ffn: 8, context: 8 }.into();
+            })
+            .memory
+                > before.memory
+        );
         // Longer rounds and shorter intervals leave fewer own deltas in the outbox.
         let slow = bounds(|genesis| genesis.rounds.min_round_ms = 1000);
         assert_eq!((slow.memory, slow.snapshot), (before.memory, before.snapshot));

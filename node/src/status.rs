@@ -6,7 +6,7 @@ use swarm_protocol::checkpoint::Name;
 /// Where a process is. Rewritten about twice a second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Status {
-    /// What it is doing: waiting for peers, joining, training, finishing, done, stopped, failed.
+    /// What it is doing: waiting for peers, joining, training, paused, finishing, done, stopped, failed.
     pub(crate) phase: String,
     /// The same in more words, or empty.
     pub(crate) detail: String,
@@ -54,6 +54,21 @@ pub(crate) struct Status {
     pub(crate) refusals: std::collections::BTreeMap<&'static str, u64>,
     /// Who is connected how, and how others reach it.
     pub(crate) network: crate::net::Picture,
+    /// Whether the device may be used for training now; `None` if this node does not train.
+    pub(crate) guest: Option<Guest>,
+}
+
+/// What the governor has decided.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Guest {
+    /// Whether it may train.
+    pub(crate) trains: bool,
+    /// In which share of the time.
+    pub(crate) share: f64,
+    /// The same in words, with what would change it.
+    pub(crate) words: String,
+    /// What forbids it.
+    pub(crate) objections: Vec<crate::governor::Objection>,
 }
 
 /// Traffic beside what the user allows, and the own deltas beside what they have to take.
@@ -140,6 +155,14 @@ pub(crate) struct Report {
     pub(crate) held_out_loss: Option<f64>,
     /// The personal model's.
     pub(crate) personal_held_out_loss: Option<f64>,
+    /// Share of the validation pictures that the shared model tells right, of a classifier; the next three likewise.
+    pub(crate) validation_accuracy: Option<f64>,
+    /// The personal model's.
+    pub(crate) personal_validation_accuracy: Option<f64>,
+    /// The shared model's on the held-out part of the device's own pictures.
+    pub(crate) held_out_accuracy: Option<f64>,
+    /// The personal model's.
+    pub(crate) personal_held_out_accuracy: Option<f64>,
     /// Bytes sent, all protocols.
     pub(crate) bytes_sent: u64,
     /// Bytes received.

@@ -63,18 +63,26 @@ pub(crate) enum Told {
     Failed(String),
 }
 
-/// Losses in nats per byte: of the shared model (inverse DCT of C) and of this device's own (inverse DCT
-/// of C - R).
+/// How good a model is on some data.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Measured {
+    /// Mean loss in nats: of a text per token, of pictures per picture.
+    pub(crate) loss: f64,
+    /// Share of the targets that the model thinks the likeliest, of a classifier.
+    pub(crate) accuracy: Option<f64>,
+}
+
+/// The shared model (inverse DCT of C) and this device's own (inverse DCT of C - R), measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Examination {
-    /// The shared model's on the validation text, if there is one.
-    pub(crate) shared: Option<f64>,
-    /// The personal model's on it.
-    pub(crate) personal: Option<f64>,
-    /// The shared model's on the held-out part of the device's own text.
-    pub(crate) own_shared: f64,
-    /// The personal model's on it.
-    pub(crate) own_personal: f64,
+    /// The shared model on the validation data, if there are any.
+    pub(crate) shared: Option<Measured>,
+    /// The personal model on them.
+    pub(crate) personal: Option<Measured>,
+    /// The shared model on the held-out part of the device's own data.
+    pub(crate) own_shared: Measured,
+    /// The personal model on it.
+    pub(crate) own_personal: Measured,
 }
 
 /// What only the trainer knows and a restart needs.

@@ -9,6 +9,9 @@
 //! A matrix is cut into tiles of `side` x `side`; tiles at the right and lower edges are ragged, not
 //! padded, so both orders have exactly as many scalars as there are parameters. A vector is cut into
 //! runs of `side`. The tiling depends on shapes alone, so every peer computes the same one.
+//!
+//! Some parameters may be private: they have their place in both orders, so that what others share does not depend on
+//! what one keeps, but no delta names them.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -91,6 +94,8 @@ pub struct Layout {
     side: usize,
     parameters: Vec<ParameterPlace>,
     tiles: Vec<Tile>,
+    /// One flag a tile, or none at all.
+    private: Vec<bool>,
     total: usize,
 }
 
@@ -110,7 +115,8 @@ impl Layout {
         if !Self::SIDES.contains(&side) {
             return Err(LayoutError::Side(side));
         }
-        let mut layout = Self { side, parameters: Vec::new(), tiles: Vec::new(), total: 0 };
+        let mut layout =
+            Self { side, parameters: Vec::new(), tiles: Vec::new(), private: Vec::new(), total: 0 };
         let mut names = HashSet::new();
         for (name, shape) in parameters {
             let name = name.into();
@@ -154,7 +160,28 @@ impl Layout {
         Ok(())
     }
 
-    /// Number of shared scalars.
+    /// The same layout, in which no delta names the tiles of the parameters that `private` picks.
+    #[must_use]
+    pub fn with_private(mut self, private: impl Fn(&str) -> bool) -> Self {
+        self.private = self.tiles_of(private);
+        self
+    }
+
+    /// One flag a tile: whether it is one of a parameter that `chosen` picks by its name.
+    pub fn tiles_of(&self, chosen: impl Fn(&str) -> bool) -> Vec<bool> {
+        let flags = self.parameters.iter().flat_map(|place| {
+            let flag = chosen(&place.name);
+            place.tiles.clone().map(move |_| flag)
+        });
+        flags.collect()
+    }
+
+    /// Whether no delta names tile number `index`.
+    pub fn is_private(&self, index: usize) -> bool {
+        self.private.get(index).copied().unwrap_or(false)
+    }
+
+    /// Number of scalars.
     pub fn len(&self) -> usize {
         self.total
     }
@@ -195,6 +222,11 @@ impl Layout {
         let full = self.side * self.side;
         ((2 * k * area + full) / (2 * full)).clamp(1, area)
     }
+
+    /// How many coefficients are sent of `tile`, number `index`: see [`Layout::tile_k`]; none of a private one.
+    pub fn share(&self, index: usize, tile: &Tile, k: usize) -> usize {
+        if self.is_private(index) { 0 } else { self.tile_k(tile.area(), k) }
+    }
 }
 
 #[cfg(test)]
@@ -220,6 +252,22 @@ mod tests {
         assert_eq!(layout.tile_k(64, 256), 4);
         assert_eq!(layout.tile_k(64, 8), 1);
         assert_eq!(layout.tile_k(2, 4096), 2);
+    }
+
+    #[test]
+    fn private_parameters_keep_their_place_and_send_nothing() {
+        let list = || [("m", vec![100, 70]), ("norm", vec![130]), ("head", vec![8, 8])];
+        let open = Layout::new(list(), 64).unwrap();
+        let layout = open.clone().with_private(|name| name != "m");
+        assert_eq!((layout.tiles(), layout.len()), (open.tiles(), open.len()));
+        let shares: Vec<_> =
+            layout.tiles().iter().enumerate().map(|(index, tile)| layout.share(index, tile, 256)).collect();
+        assert_eq!(shares, [256, 24, 144, 14, 0, 0, 0, 0]);
+        assert_eq!(
+            layout.tiles_of(|name| name == "norm"),
+            [false, false, false, false, true, true, true, false]
+        );
+        assert!((0..open.tiles().len()).all(|index| !open.is_private(index)));
     }
 
     #[test]

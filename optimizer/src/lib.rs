@@ -17,6 +17,7 @@
 pub mod coefficients;
 pub mod dct;
 pub mod demo;
+pub mod given;
 pub mod kernels;
 mod lanes;
 pub mod layout;

@@ -198,12 +198,17 @@ fn lowered(delta: &Arc<SparseDelta>, steps: &[(u32, Step)]) -> Arc<SparseDelta> 
     Arc::new(out)
 }
 
-/// The deltas of a round as they count: those that are to be folded. The definition, for
-/// whoever has all of them at hand; a [`Tally`] comes to the same one by one.
-pub fn counted(layout: &Layout, deltas: &[Arc<SparseDelta>]) -> Vec<Arc<SparseDelta>> {
+/// What each of the deltas of a round counts as. The definition, for whoever has all of them at hand; a [`Tally`]
+/// comes to the same one by one.
+pub fn verdicts(layout: &Layout, deltas: &[Arc<SparseDelta>]) -> Vec<Verdict> {
     let mut panel = Panel::default();
     deltas.iter().for_each(|delta| panel.join(Traits::of(layout, delta)));
-    let verdicts = panel.verdicts();
+    panel.verdicts()
+}
+
+/// The deltas of a round as they count: those that are to be folded.
+pub fn counted(layout: &Layout, deltas: &[Arc<SparseDelta>]) -> Vec<Arc<SparseDelta>> {
+    let verdicts = verdicts(layout, deltas);
     let each = deltas.iter().zip(&verdicts);
     each.filter_map(|(delta, verdict)| verdict.as_ref().map(|steps| lowered(delta, steps))).collect()
 }
@@ -233,6 +238,11 @@ impl<K> Tally<K> {
     /// The keys of all deltas, whether they count or not.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.held.iter().map(|(key, _)| key)
+    }
+
+    /// The keys of the deltas that do not count, as it was when they were last judged.
+    pub fn left_out(&self) -> impl Iterator<Item = &K> {
+        self.held.iter().filter(|(_, verdict)| verdict.is_none()).map(|(key, _)| key)
     }
 
     /// Number of deltas, whether they count or not.

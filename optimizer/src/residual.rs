@@ -71,7 +71,7 @@ impl Residual {
 
     /// Takes the `k` largest coefficients of every full tile (other tiles at the same density) out of R,
     /// each rounded to a whole number of the tile's step, at most [`crate::sparse::MAX_LEVEL`] of them and at
-    /// most `2^max_exponent` units. R keeps the difference.
+    /// most `2^max_exponent` units. R keeps the difference, and all of what is private in `layout`.
     pub fn extract(
         &mut self,
         layout: &Layout,
@@ -134,6 +134,23 @@ impl Residual {
     pub fn rebase(&mut self, before: &Coefficients, after: &Coefficients, share: f32) {
         let gained = before.values().iter().zip(after.values()).map(|(old, new)| new.wrapping_sub(*old));
         self.values.iter_mut().zip(gained).for_each(|(value, gained)| *value += share * gained as f32 * UNIT);
+    }
+
+    /// [`Residual::rebase`], of the tiles flagged in `only` (one flag a tile) alone.
+    pub fn rebase_tiles(
+        &mut self,
+        layout: &Layout,
+        before: &Coefficients,
+        after: &Coefficients,
+        only: &[bool],
+        share: f32,
+    ) {
+        for (tile, _) in layout.tiles().iter().zip(only).filter(|(_, only)| **only) {
+            let both = before.values()[tile.range()].iter().zip(&after.values()[tile.range()]);
+            let gained = both.map(|(old, new)| new.wrapping_sub(*old));
+            let values = &mut self.values[tile.range()];
+            values.iter_mut().zip(gained).for_each(|(value, gained)| *value += share * gained as f32 * UNIT);
+        }
     }
 
     /// Takes out what `delta` carried: it was sent after this residual was saved.
@@ -301,6 +318,36 @@ mod tests {
         for ((half, whole), own) in half.values().iter().zip(residual.values()).zip(own) {
             assert!((half - (whole + own) / 2.0).abs() < 1e-6, "{half} {whole} {own}");
         }
+    }
+
+    /// What is private is learned, never sent, and stays as it is whatever the others do.
+    #[test]
+    fn private_tiles_are_trained_and_not_sent() {
+        let all = layout();
+        let of_v = all.tiles_of(|name| name == "v");
+        let kernels = || Kernels::single(&all);
+        let (zeros, step) = (vec![0.0; all.len()], noise(1, all.len(), 0.01));
+        let extract = |layout: &Layout| {
+            let (mut residual, mut delta) = (Residual::zeros(layout), SparseDelta::default());
+            residual
+                .accumulate_and_extract(layout, &mut kernels(), &zeros, &step, 16, 18, &mut delta)
+                .unwrap();
+            (residual, delta)
+        };
+        let (residual, delta) = extract(&all.clone().with_private(|name| name == "v"));
+        assert!(!delta.is_empty() && delta.tiles().all(|(tile, ..)| !of_v[tile]));
+        let (_, open) = extract(&all);
+        assert!(open.tiles().any(|(tile, ..)| of_v[tile]), "it would have been sent");
+
+        let before = Coefficients::new(vec![1000; all.len()]);
+        let after = Coefficients::new((0..all.len() as i32).map(|i| i * 777).collect());
+        let mut kept = residual;
+        let mut models = [vec![0.0; all.len()], vec![0.0; all.len()]];
+        model(&all, &mut kernels(), &before, Some(&kept), None, &mut models[0]);
+        kept.rebase_tiles(&all, &before, &after, &of_v, 1.0);
+        model(&all, &mut kernels(), &after, Some(&kept), None, &mut models[1]);
+        close(&models[0][800..], &models[1][800..], 1e-5);
+        assert!((models[0][0] - models[1][0]).abs() > 1e-3, "the others' part moved");
     }
 
     #[test]

@@ -23,10 +23,10 @@
 //!
 //! ```
 //! use swarm_protocol::access::{Certificate, NEVER, Register, Signed, Statements};
-//! use swarm_protocol::{architecture::Architecture, genesis::{Access, Genesis}, identity::Identity};
+//! use swarm_protocol::{architecture::Sizes, genesis::{Access, Genesis}, identity::Identity};
 //!
 //! let (founder, device) = (Identity::from_secret(&[1; 32]), Identity::from_secret(&[2; 32]));
-//! let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+//! let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
 //! let access = Access::invite([founder.public()]);
 //! let genesis = Genesis { access, ..Genesis::new("closed", model, 1) };
 //!

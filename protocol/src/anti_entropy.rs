@@ -116,6 +116,11 @@ impl Neighbours {
     }
 
     /// The neighbour `peer`.
+    pub fn get(&self, peer: &PeerKey) -> Option<&Neighbour> {
+        self.all.get(peer)
+    }
+
+    /// The same, to be changed.
     pub fn get_mut(&mut self, peer: &PeerKey) -> Option<&mut Neighbour> {
         self.all.get_mut(peer)
     }

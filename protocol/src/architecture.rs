@@ -1,40 +1,78 @@
-//! The shape of the model that a swarm trains: a byte-level, llama-style transformer.
+//! The shape of the model that a swarm trains.
 //!
 //! The genesis states the architecture in numbers, and everything else about the shared parameters
 //! follows from them: their names, shapes and order (the layout), and the distribution from which the
 //! swarm's common starting point is drawn. Nothing here knows how to *run* the model: a node
 //! without libtorch must still know what it replicates.
 //!
-//! The block is the usual one (Touvron et al., arXiv 2302.13971): RMSNorm, rotary position
-//! embeddings, causal attention, SwiGLU; untied input and output embeddings; no biases. Parameter
-//! names are those of Hugging Face's `LlamaForCausalLM`.
+//! In a genesis each family has a table of its own, such as `[model.llama]`.
+
+mod images;
+mod llama;
+mod lora;
+mod module;
+mod resnet;
 
 use serde::{Deserialize, Serialize};
+
+pub use images::Images;
+pub use llama::{LlamaConfig, Sizes};
+pub use lora::{Adapter, LORA_TARGETS, LoraConfig};
+pub use module::{Inputs, Loss, ModuleConfig, ModuleParameter};
+pub use resnet::ResnetConfig;
 
 /// Bytes have 256 values; a byte-level model needs no tokenizer.
 pub const BYTE_VOCABULARY: u32 = 256;
 
-/// The sizes of a llama-style transformer. Every linear weight has shape `[out, in]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Architecture {
-    /// Number of token values; 256 for bytes.
-    pub vocabulary: u32,
-    /// Width of the residual stream.
-    pub dim: u32,
-    /// Number of transformer blocks.
-    pub layers: u32,
-    /// Attention heads; each has `dim / heads` channels, an even number.
-    pub heads: u32,
-    /// Width of the SwiGLU feed-forward layer.
-    pub ffn: u32,
-    /// Longest sequence in tokens.
-    pub context: u32,
+/// Most parameters (scalars) of any model.
+const MAX_PARAMETERS: u64 = 1 << 34;
+
+/// A model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Architecture {
+    /// A llama-style transformer, for text.
+    Llama(LlamaConfig),
+    /// A residual network, for pictures.
+    Resnet(ResnetConfig),
+    /// A TorchScript module, for anything.
+    Module(ModuleConfig),
+    /// Adapters for a frozen llama-style transformer.
+    Lora(LoraConfig),
+}
+
+/// What a model learns from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExamplesOf<'a> {
+    /// Windows of a text.
+    Text {
+        /// Number of token values.
+        vocabulary: u32,
+        /// Tokens of a window.
+        context: u32,
+    },
+    /// Pictures with labels.
+    Images(&'a Images),
+    /// Rows of numbers.
+    Vectors(Vectors),
+}
+
+/// Rows of numbers, and what belongs to each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vectors {
+    /// Numbers that go into the model.
+    pub inputs: u32,
+    /// Numbers that come out.
+    pub outputs: u32,
+    /// A row's target is one of `outputs` classes; otherwise it is `outputs` numbers.
+    pub classes: bool,
 }
 
 /// How a parameter's starting values are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Init {
+    /// Every value is 0 (biases).
+    Zeros,
     /// Every value is 1 (the gains of a normalisation).
     Ones,
     /// Independent, zero mean, with this standard deviation in millionths.
@@ -47,34 +85,35 @@ pub enum Init {
 /// One shared parameter tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name, as in Hugging Face's llama checkpoints.
+    /// Its name, as in Hugging Face's checkpoints where the family has such.
     pub name: String,
     /// Its shape, `[n]` or `[rows, columns]`.
     pub shape: Vec<usize>,
     /// Its starting values.
     pub init: Init,
+    /// It is a matrix between hidden activations: what Muon is meant for.
+    pub hidden: bool,
 }
 
-/// Upper limits: what a genesis may ask a device to allocate.
-const MAX_DIM: u32 = 16_384;
-const MAX_LAYERS: u32 = 256;
-const MAX_VOCABULARY: u32 = 1 << 20;
-const MAX_CONTEXT: u32 = 1 << 20;
-const MAX_PARAMETERS: u64 = 1 << 34;
+impl From<LlamaConfig> for Architecture {
+    fn from(config: LlamaConfig) -> Self {
+        Self::Llama(config)
+    }
+}
+
+impl From<Sizes> for Architecture {
+    fn from(sizes: Sizes) -> Self {
+        Self::Llama(sizes.into())
+    }
+}
 
 impl Architecture {
-    /// The named presets: `nano` (about 1 M parameters), `micro` (about 10 M), `small` (about 100 M).
-    pub const PRESETS: [&'static str; 3] = ["nano", "micro", "small"];
+    /// The named presets: [`LlamaConfig::PRESETS`] for text, [`ResnetConfig::PRESETS`] for pictures.
+    pub const PRESETS: [&'static str; 6] = ["nano", "micro", "small", "digits", "mnist", "cifar"];
 
     /// The preset called `name`, or `None`.
     pub fn preset(name: &str) -> Option<Self> {
-        let (dim, layers, heads, ffn, context) = match name {
-            "nano" => (128, 4, 4, 352, 128),
-            "micro" => (320, 8, 5, 864, 256),
-            "small" => (768, 14, 12, 2048, 512),
-            _ => return None,
-        };
-        Some(Self { vocabulary: BYTE_VOCABULARY, dim, layers, heads, ffn, context })
+        LlamaConfig::preset(name).map(Self::Llama).or_else(|| ResnetConfig::preset(name).map(Self::Resnet))
     }
 
     /// The name of the preset with these sizes, if there is one.
@@ -82,99 +121,125 @@ impl Architecture {
         Self::PRESETS.into_iter().find(|name| Self::preset(name).as_ref() == Some(self))
     }
 
-    /// Checks every size; the error names the offending key of the genesis' `[model]` table.
-    pub fn validate(&self) -> Result<(), String> {
-        let within = |key: &str, value: u32, low: u32, high: u32| {
-            if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                Err(format!("model.{key} = {value}: must be between {low} and {high}"))
-            }
-        };
-        within("vocabulary", self.vocabulary, 2, MAX_VOCABULARY)?;
-        within("dim", self.dim, 2, MAX_DIM)?;
-        within("layers", self.layers, 1, MAX_LAYERS)?;
-        within("heads", self.heads, 1, self.dim)?;
-        within("ffn", self.ffn, 1, 8 * MAX_DIM)?;
-        within("context", self.context, 2, MAX_CONTEXT)?;
-        if !self.dim.is_multiple_of(self.heads) || !(self.dim / self.heads).is_multiple_of(2) {
-            return Err(format!(
-                "model.heads = {}: model.dim / model.heads must be an even whole number (dim is {})",
-                self.heads, self.dim
-            ));
+    /// The name of the preset, or that of the family.
+    pub fn label(&self) -> &'static str {
+        self.preset_name().unwrap_or(match self {
+            Self::Llama(_) => "llama",
+            Self::Resnet(_) => "resnet",
+            Self::Module(_) => "module",
+            Self::Lora(_) => "lora",
+        })
+    }
+
+    /// The sizes of a llama-style transformer, if it is one.
+    pub fn llama(&self) -> Option<&LlamaConfig> {
+        match self {
+            Self::Llama(config) => Some(config),
+            Self::Resnet(_) | Self::Module(_) | Self::Lora(_) => None,
         }
-        let count = self.parameter_count();
+    }
+
+    /// What the model learns from.
+    pub fn examples(&self) -> ExamplesOf<'_> {
+        match self {
+            Self::Llama(LlamaConfig { vocabulary, context, .. })
+            | Self::Lora(LoraConfig { llama: LlamaConfig { vocabulary, context, .. }, .. }) => {
+                ExamplesOf::Text { vocabulary: *vocabulary, context: *context }
+            }
+            Self::Resnet(config) => ExamplesOf::Images(&config.images),
+            Self::Module(config) => match &config.inputs {
+                Inputs::Tokens { vocabulary, context } => {
+                    ExamplesOf::Text { vocabulary: *vocabulary, context: *context }
+                }
+                Inputs::Images(images) => ExamplesOf::Images(images),
+                Inputs::Vectors { inputs, outputs } => ExamplesOf::Vectors(Vectors {
+                    inputs: *inputs,
+                    outputs: *outputs,
+                    classes: config.loss == Loss::CrossEntropy,
+                }),
+            },
+        }
+    }
+
+    /// Number of token values, if the model reads text.
+    pub fn vocabulary(&self) -> Option<u32> {
+        match self.examples() {
+            ExamplesOf::Text { vocabulary, .. } => Some(vocabulary),
+            ExamplesOf::Images(_) | ExamplesOf::Vectors(_) => None,
+        }
+    }
+
+    /// Checks every size; the error names the offending key of the genesis' `[model]` table.
+    ///
+    /// # Errors
+    /// The first value out of its range.
+    pub fn validate(&self) -> Result<(), String> {
+        match self {
+            Self::Llama(config) => config.validate()?,
+            Self::Resnet(config) => config.validate()?,
+            Self::Module(config) => config.validate()?,
+            Self::Lora(config) => config.validate()?,
+        }
+        let base = if let Self::Lora(config) = self { config.llama.parameter_count() } else { 0 };
+        let count = self.parameter_count().max(base);
         if count > MAX_PARAMETERS {
             return Err(format!("model: {count} parameters; at most {MAX_PARAMETERS} are supported"));
         }
         Ok(())
     }
 
-    /// Number of shared parameters (scalars).
+    /// Number of parameters (scalars).
     pub fn parameter_count(&self) -> u64 {
-        let (v, d, l, f) =
-            (u64::from(self.vocabulary), u64::from(self.dim), u64::from(self.layers), u64::from(self.ffn));
-        2 * v * d + l * (4 * d * d + 3 * d * f + 2 * d) + d
+        match self {
+            Self::Llama(config) => config.parameter_count(),
+            Self::Resnet(config) => count(&config.parameters()),
+            Self::Module(config) => count(&config.parameters()),
+            Self::Lora(config) => count(&config.parameters()),
+        }
     }
 
-    /// All shared parameters in layout order: the order of the flat parameter vector everywhere.
-    ///
-    /// Starting values follow GPT-2 (Radford et al. 2019, section 2.3): standard deviation 0.02,
-    /// divided by sqrt(2 x layers) for the projections that write into the residual stream.
+    /// All parameters in layout order: the order of the flat parameter vector everywhere.
     pub fn parameters(&self) -> Vec<Parameter> {
-        const STD: u32 = 20_000;
-        let (v, d, f) = (self.vocabulary as usize, self.dim as usize, self.ffn as usize);
-        let scaled = u64::from(STD) * u64::from(STD) / (2 * u64::from(self.layers.max(1)));
-        let scaled_std = u32::try_from(scaled.isqrt()).unwrap_or(STD);
-        let mut all = Vec::new();
-        let mut add =
-            |name: String, shape: &[usize], init| all.push(Parameter { name, shape: shape.to_vec(), init });
-        let normal = Init::Normal { std_millionths: STD };
-        let output = Init::Normal { std_millionths: scaled_std };
-        add("model.embed_tokens.weight".into(), &[v, d], normal);
-        for layer in 0..self.layers {
-            let p = |rest: &str| format!("model.layers.{layer}.{rest}.weight");
-            add(p("input_layernorm"), &[d], Init::Ones);
-            add(p("self_attn.q_proj"), &[d, d], normal);
-            add(p("self_attn.k_proj"), &[d, d], normal);
-            add(p("self_attn.v_proj"), &[d, d], normal);
-            add(p("self_attn.o_proj"), &[d, d], output);
-            add(p("post_attention_layernorm"), &[d], Init::Ones);
-            add(p("mlp.gate_proj"), &[f, d], normal);
-            add(p("mlp.up_proj"), &[f, d], normal);
-            add(p("mlp.down_proj"), &[d, f], output);
+        match self {
+            Self::Llama(config) => config.parameters(),
+            Self::Resnet(config) => config.parameters(),
+            Self::Module(config) => config.parameters(),
+            Self::Lora(config) => config.parameters(),
         }
-        add("model.norm.weight".into(), &[d], Init::Ones);
-        add("lm_head.weight".into(), &[v, d], normal);
-        all
+    }
+
+    /// The table as TOML.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Self::Llama(config) => config.to_toml(),
+            Self::Resnet(config) => config.to_toml(),
+            Self::Module(config) => config.to_toml(),
+            Self::Lora(config) => config.to_toml(),
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Number of scalars in all of them.
+fn count(parameters: &[Parameter]) -> u64 {
+    let one =
+        |parameter: &Parameter| parameter.shape.iter().map(|side| *side as u64).fold(1, u64::saturating_mul);
+    parameters.iter().map(one).fold(0, u64::saturating_add)
+}
 
-    #[test]
-    fn presets_have_the_sizes_they_promise() {
-        for (name, low, high) in [
-            ("nano", 800_000, 1_200_000),
-            ("micro", 9_000_000, 11_000_000),
-            ("small", 95_000_000, 105_000_000),
-        ] {
-            let architecture = Architecture::preset(name).unwrap();
-            architecture.validate().unwrap();
-            let total: usize =
-                architecture.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum();
-            assert_eq!(total as u64, architecture.parameter_count());
-            assert!((low..high).contains(&total), "{name} has {total} parameters");
-        }
+/// A whole number of `[model]` in its range.
+fn within(key: &str, value: u32, low: u32, high: u32) -> Result<(), String> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("model.{key} = {value}: must be between {low} and {high}"))
     }
+}
 
-    #[test]
-    fn errors_name_the_key() {
-        let nano = Architecture::preset("nano").unwrap();
-        assert!(Architecture { dim: 0, ..nano }.validate().unwrap_err().starts_with("model.dim"));
-        assert!(Architecture { heads: 3, ..nano }.validate().unwrap_err().starts_with("model.heads"));
-        assert!(Architecture { context: 1, ..nano }.validate().unwrap_err().starts_with("model.context"));
+/// A number of `[model]` in its range.
+fn real(key: &str, value: f64, low: f64, high: f64) -> Result<(), String> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("model.{key} = {value}: must be between {low:e} and {high:e}"))
     }
 }

@@ -6,9 +6,15 @@
 
 mod access;
 mod parent;
+mod private;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
 
 pub use access::{Access, MAX_KEYS};
 pub use parent::Parent;
+pub use private::Private;
+pub use tokenizer::{MAX_TOKENIZER, Tokenizer};
 
 use serde::{Deserialize, Serialize};
 use swarm_optimizer::layout::Layout;
@@ -49,6 +55,9 @@ pub struct Genesis {
     pub seed: u64,
     /// The model.
     pub model: Architecture,
+    /// Patterns of the names of parameters that nobody shares; see [`Private`].
+    #[serde(default)]
+    pub private: Vec<String>,
     /// How deltas are formed and folded.
     pub rule: Rule,
     /// How a device trains between two deltas.
@@ -61,6 +70,9 @@ pub struct Genesis {
     /// The swarm whose model is the starting point.
     #[serde(default)]
     pub parent: Option<Parent>,
+    /// How text becomes tokens; without it, tokens are bytes.
+    #[serde(default)]
+    pub tokenizer: Option<Tokenizer>,
 }
 
 /// How deltas are formed and folded.
@@ -172,12 +184,13 @@ pub struct Rounds {
 
 impl Genesis {
     /// The default rules for `model`, called `name`.
-    pub fn new(name: &str, model: Architecture, seed: u64) -> Self {
+    pub fn new(name: &str, model: impl Into<Architecture>, seed: u64) -> Self {
         Self {
             version: VERSION,
             name: name.to_owned(),
             seed,
-            model,
+            model: model.into(),
+            private: Vec::new(),
             rule: Rule { tile: 64, k: 1024, max_exponent: 18, publishers: 64 },
             training: Training {
                 optimizer: InnerOptimizer::Muon,
@@ -201,6 +214,7 @@ impl Genesis {
             },
             access: Access::default(),
             parent: None,
+            tokenizer: None,
         }
     }
 
@@ -217,15 +231,15 @@ impl Genesis {
 
     /// The genesis as TOML with a comment for every key.
     pub fn to_toml(&self) -> String {
-        let Self { version, seed, model: m, rule: r, training: t, rounds, .. } = self;
+        let Self { version, seed, rule: r, training: t, rounds, .. } = self;
         let name = toml::Value::String(self.name.clone());
         format!(
             "# A swarm's constitution. Every peer needs the very same values; they hash to the swarm id:\n\
              # {id}\n\n\
-             version = {version}\nname = {name}\n# The common starting point is drawn from this.\nseed = {seed}\n\n\
-             [model]                 # llama-style, {count} parameters\n\
-             vocabulary = {vocabulary}\ndim = {dim}\nlayers = {layers}\nheads = {heads}\nffn = {ffn}\n\
-             context = {context}\n\n\
+             version = {version}\nname = {name}\n# The common starting point is drawn from this.\nseed = {seed}\n\
+             # Patterns of names of parameters that everybody trains for themselves and nobody shares.\n\
+             private = {private}\n\n\
+             {model}\n\
              [rule]\n\
              tile = {tile}               # side of a DCT tile\n\
              k = {k}                # coefficients sent of a full tile, at most\n\
@@ -249,15 +263,10 @@ impl Genesis {
              round_ms = {round_ms}        # a slow device sends what it has after this\n\
              min_round_ms = {min_round_ms}      # no round is shorter\n\
              grace_ms = {grace_ms}        # longest wait for the others, at most a tenth of the round\n\
-             {access}{parent}",
+             {access}{parent}{tokenizer}",
             id = self.swarm_id(),
-            count = m.parameter_count(),
-            vocabulary = m.vocabulary,
-            dim = m.dim,
-            layers = m.layers,
-            heads = m.heads,
-            ffn = m.ffn,
-            context = m.context,
+            model = self.model.to_toml(),
+            private = toml::Value::from(self.private.clone()),
             tile = r.tile,
             k = r.k,
             max_exponent = r.max_exponent,
@@ -280,6 +289,7 @@ impl Genesis {
             grace_ms = rounds.grace_ms,
             access = self.access.to_toml(),
             parent = self.parent.map(Parent::to_toml).unwrap_or_default(),
+            tokenizer = self.tokenizer.map(Tokenizer::to_toml).unwrap_or_default(),
         )
     }
 
@@ -301,6 +311,9 @@ impl Genesis {
             GenesisError::Syntax("these are not the bytes of a genesis that this build of swarm knows".into())
         })?;
         genesis.validate().map_err(GenesisError::Value)?;
+        if genesis.canonical_bytes() != bytes {
+            return Err(GenesisError::Syntax("these bytes of a genesis are not its canonical ones".into()));
+        }
         Ok(genesis)
     }
 
@@ -315,8 +328,10 @@ impl Genesis {
     /// None for a genesis that was parsed or passed `validate`.
     pub fn layout(&self) -> Result<Layout, GenesisError> {
         let parameters = self.model.parameters().into_iter().map(|p| (p.name, p.shape));
-        Layout::new(parameters, self.rule.tile as usize)
-            .map_err(|error| GenesisError::Value(error.to_string()))
+        let layout = Layout::new(parameters, self.rule.tile as usize)
+            .map_err(|error| GenesisError::Value(error.to_string()))?;
+        let private = Private::new(&self.private, &self.model.parameters()).map_err(GenesisError::Value)?;
+        Ok(if private.is_empty() { layout } else { layout.with_private(|name| private.picks(name)) })
     }
 
     /// Checks every value; the error names the key.
@@ -338,6 +353,7 @@ impl Genesis {
             return Err(format!("seed = {}: must be below 2^63", self.seed));
         }
         self.model.validate()?;
+        Private::new(&self.private, &self.model.parameters()).map_err(|why| format!("private: {why}"))?;
         let (r, t, w) = (&self.rule, &self.training, &self.rounds);
         if !Layout::SIDES.contains(&(r.tile as usize)) {
             return Err(format!("rule.tile = {}: must be one of 8, 16, 32, 64, 128", r.tile));
@@ -368,6 +384,16 @@ impl Genesis {
         range("rounds.grace_ms", w.grace_ms, 0, w.round_ms)?;
         self.access.validate()?;
         self.parent.as_ref().map_or(Ok(()), Parent::validate)?;
+        if let Some(tokenizer) = &self.tokenizer {
+            let Some(vocabulary) = self.model.vocabulary() else {
+                return Err("tokenizer: the model does not read text; leave the table out".into());
+            };
+            tokenizer.validate(vocabulary)?;
+        }
+        if self.parent.is_none() && matches!(self.model, Architecture::Module(_)) {
+            return Err("[parent] is missing: a module starts with its own parameters; let swarm new write the genesis"
+                .into());
+        }
         self.layout().map(drop).map_err(|error| error.to_string())
     }
 }
@@ -393,92 +419,5 @@ fn real(key: &str, value: f64, low: f64, high: f64) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("{key} = {value:?}: must be between {low:?} and {high:?}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nano() -> Genesis {
-        Genesis::new("garden", Architecture::preset("nano").unwrap(), 5)
-    }
-
-    #[test]
-    fn toml_round_trip_keeps_the_swarm_id() {
-        let mut genesis = nano();
-        genesis.name = "quote \" and \\ backslash".into();
-        let text = genesis.to_toml();
-        let read = Genesis::parse(&text).unwrap();
-        assert_eq!(read, genesis);
-        assert_eq!(read.swarm_id(), genesis.swarm_id());
-        assert_eq!(Genesis::parse(&format!("# a comment\n{text}")).unwrap().swarm_id(), genesis.swarm_id());
-    }
-
-    #[test]
-    fn the_swarm_id_is_pinned() {
-        // Golden: this changes only together with VERSION, from the first release on. The bytes were written by
-        // this test. They end with the number of keys that may admit others: none.
-        let bytes = nano().canonical_bytes();
-        assert_eq!(bytes.len(), 16 + 4 + (8 + 6) + 8 + 6 * 4 + (3 * 4 + 1) + (5 * 4 + 5 * 8) + 6 * 4 + 8 + 1);
-        assert_eq!(&bytes[..24], b"swarm genesis 1\n\x01\0\0\0\x06\0\0\0");
-        assert_eq!(format!("{:.16}", nano().swarm_id()), include_str!("../golden/nano.swarm-id").trim());
-    }
-
-    #[test]
-    fn canonical_bytes_are_read_back() {
-        let bytes = nano().canonical_bytes();
-        assert_eq!(Genesis::from_canonical_bytes(&bytes).unwrap(), nano());
-        assert!(Genesis::from_canonical_bytes(&bytes[..bytes.len() - 1]).is_err());
-        assert!(Genesis::from_canonical_bytes(&bytes[1..]).is_err());
-        let mut none = nano();
-        none.rule.k = 0;
-        let error = Genesis::from_canonical_bytes(&none.canonical_bytes()).unwrap_err().to_string();
-        assert!(error.contains("rule.k"), "{error}");
-    }
-
-    #[test]
-    fn every_value_counts() {
-        let base = nano();
-        let id = base.swarm_id();
-        let mut other = base.clone();
-        other.training.learning_rate = f64::from_bits(base.training.learning_rate.to_bits() + 1);
-        assert_ne!(other.swarm_id(), id);
-        let mut other = base.clone();
-        other.rounds.grace_ms += 1;
-        assert_ne!(other.swarm_id(), id);
-        let mut other = base;
-        other.seed += 1;
-        assert_ne!(other.swarm_id(), id);
-    }
-
-    #[test]
-    fn errors_name_the_key() {
-        let text = nano().to_toml();
-        let swapped = |from: &str, to: &str| {
-            assert!(text.contains(from), "{from}");
-            Genesis::parse(&text.replacen(from, to, 1)).unwrap_err().to_string()
-        };
-        for (from, to, word) in [
-            ("version = 1", "version = 2", "version = 2"),
-            ("k = 1024", "k = 0", "rule.k"),
-            ("k = 1024", "k = -3", "k"),
-            ("k = 1024", "", "missing field `k`"),
-            ("k = 1024", "k = 1024\ncolour = 3", "colour"),
-            ("tile = 64", "tile = 63", "rule.tile"),
-            ("publishers = 64", "publishers = 8192", "rule.publishers"),
-            ("max_exponent = 18", "max_exponent = 25", "rule.max_exponent"),
-            ("learning_rate = 0.016", "learning_rate = nan", "training.learning_rate"),
-            ("learning_rate = 0.016", "learning_rate = \"fast\"", "learning_rate"),
-            ("weight_decay = 0.1", "weight_decay = -0.0", "training.weight_decay"),
-            ("retention = 64", "retention = 63", "rounds.retention"),
-            ("heads = 4", "heads = 5", "model.heads"),
-            ("name = \"garden\"", "name = \"\"", "name"),
-            ("seed = 5", "seed = -1", "seed"),
-        ] {
-            let error = swapped(from, to);
-            assert!(error.contains(word), "{from} -> {to}: {error}");
-        }
-        assert!(matches!(Genesis::parse("not toml at all ["), Err(GenesisError::Syntax(_))));
     }
 }

@@ -1,5 +1,5 @@
-//! C0: the common starting point of a swarm, drawn from the genesis seed by integer arithmetic only, or
-//! (a fork) the state of another swarm that the genesis names by its digest.
+//! C0: the common starting point of a swarm, drawn from the genesis seed by integer arithmetic only, or the
+//! state of another swarm or of an imported model, which the genesis names by its digest.
 //!
 //! An orthonormal DCT maps independent normal values to independent normal values of the same
 //! variance, so the starting *coefficients* are drawn directly and no float transform is needed: every
@@ -44,7 +44,7 @@ pub fn start(
             if c0.values().len() != layout.len() || state != parent.state {
                 return Err(GenesisError::Start(format!(
                     "the starting point given has {} coefficients and state {state:.16}, but the genesis names {} \
-                     with state {:.16}: use the one that swarm fork wrote beside this genesis, or take the model \
+                     with state {:.16}: use the one that swarm fork or swarm new wrote beside this genesis, or take the model \
                      from another peer",
                     c0.values().len(),
                     layout.len(),
@@ -63,6 +63,7 @@ pub fn coefficients(genesis: &Genesis, layout: &Layout) -> Coefficients {
     for (parameter, place) in genesis.model.parameters().iter().zip(layout.parameters()) {
         let range = place.offset..place.offset + place.shape.0 * place.shape.1;
         match parameter.init {
+            Init::Zeros => {}
             Init::Ones => {
                 for tile in &layout.tiles()[place.tiles.clone()] {
                     let dc = ((tile.area() as u64) << (2 * UNIT_BITS)).isqrt();
@@ -119,7 +120,7 @@ mod tests {
         assert!(start(&plain, &layout, Some(c0.clone())).unwrap_err().to_string().contains("[parent]"));
         let mut trained = c0.values().to_vec();
         trained[7] += 1;
-        let parent = Parent { swarm: plain.swarm_id(), settled: 8, state: Digest::of_state(&trained) };
+        let parent = Parent { swarm: Some(plain.swarm_id()), settled: 8, state: Digest::of_state(&trained) };
         let fork = Genesis { parent: Some(parent), ..plain };
         assert!(start(&fork, &layout, None).unwrap().is_none());
         let taken = start(&fork, &layout, Some(Coefficients::new(trained.clone()))).unwrap().unwrap();
@@ -142,6 +143,7 @@ mod tests {
             let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
             let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
             match parameter.init {
+                Init::Zeros => assert!(values.iter().all(|&v| v == 0.0), "{}", parameter.name),
                 Init::Ones => assert!(values.iter().all(|v| (v - 1.0).abs() < 1e-5), "{}", parameter.name),
                 Init::Normal { std_millionths } => {
                     let std = f64::from(std_millionths) * 1e-6;

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!   signed ──> open ──┬──> settled     it is part of C for good
-//!                     ├──> returned    its round settled without it: it goes back to the residual, once
+//!                     ├──> returned    its round settled without it, or the others of the round left it out
+//!                     │                (optimizer's `panel`): it goes back to the residual, once
 //!                     └──> forfeited   void by equivocation, or nobody is left who knows
 //!   settled ──> given up ──┬──> settled    it is in the other history too
 //!                          └──> kept       it is not: a share of what C lost and gained goes to the residual
@@ -114,7 +115,7 @@ pub enum Part {
     Counts(Digest),
     /// The author signed two.
     Void,
-    /// It is not there.
+    /// It is not there, or does not count.
     Absent,
 }
 

@@ -15,10 +15,10 @@
 //! use std::{collections::VecDeque, sync::Arc, time::Duration};
 //! use swarm_optimizer::kernels::Kernels;
 //! use swarm_optimizer::residual::Residual;
-//! use swarm_protocol::{architecture::Architecture, genesis::Genesis, identity::Identity, packing};
+//! use swarm_protocol::{architecture::Sizes, genesis::Genesis, identity::Identity, packing};
 //! use swarm_protocol::peer::{Action, Part, Peer, rounds::Extracted};
 //!
-//! let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+//! let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
 //! let genesis = Arc::new(Genesis::new("two", model, 1));
 //! let part = Part { trains: true, found_after: Some(Duration::ZERO), stop_before: Some(5) };
 //! let mut now = Duration::ZERO;

@@ -4,7 +4,7 @@
 //! byte 0        format version, 3
 //! bytes 1-2     k, little-endian: the density of this body, 1 ..= the genesis' k
 //! then symbols and plain bits (see [`rans`]), for every tile of the layout in order:
-//!   what it says              nothing; its full share of coefficients, tile_k(area, k); or fewer; and of both
+//!   what it says              nothing; its full share of coefficients, Layout::share; or fewer; and of both
 //!                             whether some magnitudes are over 1
 //!   fewer: how many           less 1, of 0 .. share - 1, evenly likely
 //!   step's code               less the one of the matrix or vector before, -11 ..= 11, or that it differs by more
@@ -61,7 +61,7 @@ pub enum PackingError {
     Trailing,
     #[error("the body sends nothing")]
     Empty,
-    #[error("a tile sends more coefficients than its share")]
+    #[error("a tile sends more coefficients than its share, or is private")]
     Share,
     #[error("a coefficient's level is not between 1 and {MAX_LEVEL} in magnitude")]
     Level,
@@ -96,9 +96,9 @@ impl PackingError {
 
 /// Bytes that no body of this swarm exceeds, whatever its author makes up.
 pub fn max_len(layout: &Layout, rule: &Rule) -> usize {
-    let bits = |tile: &Tile| {
+    let bits = |(index, tile): (usize, &Tile)| {
         let area = tile.area();
-        let count = layout.tile_k(area, rule.k as usize);
+        let count = layout.share(index, tile, rule.k as usize);
         // Up to four symbols before the coefficients, and the last gap, which may be evenly likely.
         let start = 2 * model::MOST_BITS + 3 * rans::EVEN_MOST_BITS;
         // A gap has j plain bits or more only where more than 2^(j + 2) positions are free for each that is to come.
@@ -111,7 +111,7 @@ pub fn max_len(layout: &Layout, rule: &Rule) -> usize {
         // Whole numbers for states cost less than a ten thousandth of a bit a symbol.
         start + plain + count * each + marks + long + count.div_ceil(64)
     };
-    HEADER + rans::STATES + layout.tiles().iter().map(bits).sum::<usize>().div_ceil(8)
+    HEADER + rans::STATES + layout.tiles().iter().enumerate().map(bits).sum::<usize>().div_ceil(8)
 }
 
 /// Encodes `delta`, extracted with density `k`.
@@ -164,11 +164,14 @@ impl Packer {
         let (writer, mut models) = (&mut self.writer, Models::new());
         let mut speaking = delta.tiles().peekable();
         for (index, tile) in layout.tiles().iter().enumerate() {
+            let share = layout.share(index, tile, k as usize);
             let Some((_, step, entries)) = speaking.next_if(|(at, ..)| *at == index) else {
-                models.put_silence(writer);
+                // Of a private tile there is nothing to say, not even that.
+                if share > 0 {
+                    models.put_silence(writer);
+                }
                 continue;
             };
-            let share = layout.tile_k(tile.area(), k as usize);
             if entries.len() > share {
                 return Err(PackingError::Share);
             }
@@ -218,7 +221,10 @@ impl Packer {
             if reader.is_short() {
                 return Err(PackingError::Truncated);
             }
-            let share = layout.tile_k(tile.area(), usize::from(k)) as u32;
+            let share = layout.share(index, tile, usize::from(k)) as u32;
+            if share == 0 {
+                continue;
+            }
             let Some(Head { count, large, step }) = models.take_head(&mut reader, tile, share)? else {
                 continue;
             };

@@ -237,14 +237,14 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::architecture::Architecture;
+    use crate::architecture::Sizes;
 
     const SECOND: Duration = Duration::from_secs(1);
     const A: PeerKey = PeerKey([1; 32]);
     const B: PeerKey = PeerKey([2; 32]);
 
     fn rates(change: impl Fn(&mut Genesis)) -> Rates {
-        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+        let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
         let mut genesis = Genesis::new("rates", model, 1);
         change(&mut genesis);
         Rates::new(&genesis, 1000, 500)

@@ -37,6 +37,8 @@ struct Open {
     folded: Vec<Arc<Delta>>,
     /// The sum of that; or, as long as it is nothing, of what has come.
     gathered: Option<Tally<Arc<Delta>>>,
+    /// Hashes of the bodies in `folded` that do not count.
+    left_out: BTreeSet<Digest>,
 }
 
 /// C, and what has been folded into it.
@@ -182,6 +184,7 @@ impl Replica {
                 }
             }
             self.coefficients.fold_tally(&self.layout, tally, unpack, &mut self.touched);
+            open.left_out = tally.left_out().map(|delta| delta.header().body_hash).collect();
         }
         open.folded = new;
         self.open.insert(round, open);
@@ -250,6 +253,12 @@ impl Replica {
     /// Asks `checks` from now on.
     pub fn set_checks(&mut self, checks: Arc<dyn Checks>) {
         self.checks = checks;
+    }
+
+    /// Whether the others of its round leave `delta` out, as far as is known: of an unsettled round that was folded.
+    pub fn leaves_out(&self, delta: &Delta) -> bool {
+        let open = self.open.get(&delta.header().round);
+        open.is_some_and(|open| open.left_out.contains(&delta.header().body_hash))
     }
 
     /// Makes the folds of rounds below `settled` permanent. The log must have frozen these rounds, and

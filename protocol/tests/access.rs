@@ -15,7 +15,7 @@ use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::access::{Certificate, NEVER, Revocation, Signed, Statements};
 use swarm_protocol::delta::Header;
 use swarm_protocol::digest::Digest;
-use swarm_protocol::genesis::{Access, Genesis};
+use swarm_protocol::genesis::{Access, Genesis, Tokenizer};
 use swarm_protocol::identity::{Identity, PeerKey};
 use swarm_protocol::packing;
 use swarm_protocol::peer::{Action, Part, Peer, Report};
@@ -147,6 +147,32 @@ fn to_a_stranger_nothing_is_answered_but_the_genesis_and_by_what_the_answerer_is
     let Response::Access { admitted, statements } = answer(peer, now, asker, &shown) else { panic!() };
     assert!(admitted && statements.len() == 3);
     assert!(!matches!(answer(peer, now, asker, &Request::Round(1)), Response::Refused(_)));
+}
+
+#[test]
+fn the_tokenizer_is_served_to_strangers_as_the_genesis_is_and_nothing_in_its_place() {
+    let tokenizer: Arc<[u8]> = b"{\"model\": \"words\"}".as_slice().into();
+    let hash = Digest::of_bytes(&tokenizer);
+    let pinned = Tokenizer { blake3: hash, vocabulary: 2 };
+    let genesis = Arc::new(Genesis { tokenizer: Some(pinned), ..genesis().as_ref().clone() });
+    let identity = Identity::from_secret(&World::secret(0));
+    let mut peer = Peer::new(Duration::ZERO, genesis, identity, FOUNDER).unwrap();
+    let ask = |offset, length| Request::Blob { hash, offset, length };
+    let answered =
+        |peer: &mut Peer, offset, length| answer(peer, Duration::ZERO, key(9), &ask(offset, length));
+    assert_eq!(answered(&mut peer, 0, 100), Response::Refused(Refusal::NotHeld));
+    assert!(!peer.serve_tokenizer(b"something else".as_slice().into()));
+    assert_eq!(answered(&mut peer, 0, 100), Response::Refused(Refusal::NotHeld));
+    assert!(peer.serve_tokenizer(tokenizer.clone()));
+    let total = tokenizer.len() as u64;
+    assert_eq!(answered(&mut peer, 0, 100), Response::Blob { total, bytes: tokenizer.to_vec() });
+    assert_eq!(answered(&mut peer, 3, 4), Response::Blob { total, bytes: tokenizer[3..7].to_vec() });
+    assert_eq!(answered(&mut peer, total, 4), Response::Refused(Refusal::NotHeld));
+    // Without one in the genesis, none is served.
+    let mut peer =
+        Peer::new(Duration::ZERO, self::genesis(), Identity::from_secret(&World::secret(0)), FOUNDER)
+            .unwrap();
+    assert!(!peer.serve_tokenizer(tokenizer));
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn fork() -> (Arc<Genesis>, Coefficients) {
     let layout = parent.layout().unwrap();
     let drawn = initial::coefficients(&parent, &layout);
     let trained: Vec<i32> = drawn.values().iter().zip(0..).map(|(c, i)| c + i * 7 % 1000).collect();
-    let from = Parent { swarm: parent.swarm_id(), settled: 12, state: Digest::of_state(&trained) };
+    let from = Parent { swarm: Some(parent.swarm_id()), settled: 12, state: Digest::of_state(&trained) };
     let fork = Genesis { parent: Some(from), ..parent.as_ref().clone() };
     fork.validate().unwrap();
     (fork.into(), Coefficients::new(trained))

@@ -5,13 +5,17 @@ mod support;
 use std::time::Duration;
 
 use support::{FOUNDER, JOINER, REPLICA, World, genesis};
+use swarm_protocol::architecture::Sizes;
 use swarm_protocol::identity::Identity;
 use swarm_protocol::peer::{Part, Peer, Report};
 use swarm_protocol::wire::{Gossip, MAX_INLINE, Role, SIGNED_HEADER_LEN};
 
 /// Runs `count` founders to `rounds` rounds and asserts that all finish with the same.
 fn all_agree(seed: u64, count: usize, rounds: u64, weather: impl Fn(&mut World)) -> World {
-    let mut world = World::new(seed);
+    all_agree_in(World::new(seed), count, rounds, weather)
+}
+
+fn all_agree_in(mut world: World, count: usize, rounds: u64, weather: impl Fn(&mut World)) -> World {
     let part = Part { stop_before: Some(rounds), ..FOUNDER };
     for _ in 0..count {
         world.add(part);
@@ -19,7 +23,7 @@ fn all_agree(seed: u64, count: usize, rounds: u64, weather: impl Fn(&mut World))
     weather(&mut world);
     world.run_for(rounds * 5);
     let everyone: Vec<usize> = (0..count).collect();
-    assert_eq!(world.finished.len(), count, "seed {seed}: {} of {count} finished", world.finished.len());
+    assert_eq!(world.finished.len(), count, "{} of {count} finished", world.finished.len());
     world.assert_agreement(&everyone);
     for peer in &world.peers {
         assert_eq!(peer.round(), rounds);
@@ -37,6 +41,23 @@ fn four_peers_agree_in_good_weather() {
         let refused: Vec<_> =
             peer.refusals().keys().filter(|k| **k != "delta that was here already").collect();
         assert!(refused.is_empty(), "{refused:?}");
+    }
+}
+
+/// One of five always says the opposite: the others of its rounds leave it out, and what it sent goes back to it.
+#[test]
+fn what_does_not_count_goes_back_to_its_author() {
+    let mut genesis = genesis().as_ref().clone();
+    // Enough coefficients in common for certainty.
+    genesis.rule.k = 48;
+    let world = all_agree_in(World::with(2, genesis.into()), 5, 30, |world| world.contrary = Some(4));
+    for (at, peer) in world.peers.iter().enumerate() {
+        let accounts = peer.accounts();
+        assert!(accounts.balance(), "{accounts:?}");
+        let (settled, returned) = (accounts.settled.deltas, accounts.returned.deltas);
+        let (more, less) = if at == 4 { (returned, settled) } else { (settled, returned) };
+        assert!(more > 15 && less == 0, "{at}: {accounts:?}");
+        assert_eq!(world.returned[at].len() as u64, returned);
     }
 }
 
@@ -61,9 +82,7 @@ fn without_any_gossip_anti_entropy_alone_carries_everything() {
 #[test]
 fn bodies_too_large_for_gossip_are_pulled() {
     let mut genesis = genesis().as_ref().clone();
-    genesis.model.vocabulary = 1024;
-    genesis.model.dim = 160;
-    genesis.model.heads = 4;
+    genesis.model = Sizes { vocabulary: 1024, dim: 160, layers: 1, heads: 4, ffn: 8, context: 8 }.into();
     genesis.rule.tile = 64;
     genesis.rule.k = 4096;
     genesis.validate().unwrap();

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use support::{FOUNDER, JOINER, Lie, World, genesis};
+use swarm_protocol::architecture::Sizes;
 use swarm_protocol::checkpoint::CHUNK;
 use swarm_protocol::peer::{Part, Report};
 use swarm_protocol::wire::{MAX_CHUNK, Refusal, Request, Response};
@@ -21,7 +22,7 @@ const LATE: usize = 4;
 /// Four peers of a swarm whose checkpoints have seven chunks; there is one, and somebody new comes.
 fn world() -> World {
     let mut genesis = genesis().as_ref().clone();
-    (genesis.model.vocabulary, genesis.model.dim, genesis.model.heads) = (2048, 320, 4);
+    genesis.model = Sizes { vocabulary: 2048, dim: 320, layers: 1, heads: 4, ffn: 8, context: 8 }.into();
     genesis.rule.tile = 64;
     // No newer one while it is fetched.
     genesis.rounds.checkpoint_every = 8;

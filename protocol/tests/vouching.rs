@@ -166,7 +166,7 @@ fn nor_do_they_in_a_fork() {
     let parent = genesis();
     let c0 = swarm_protocol::initial::coefficients(&parent, &parent.layout().unwrap());
     let state = Digest::of_state(c0.values());
-    let from = Parent { swarm: parent.swarm_id(), settled: 12, state };
+    let from = Parent { swarm: Some(parent.swarm_id()), settled: 12, state };
     let fork = Arc::new(Genesis { parent: Some(from), ..parent.as_ref().clone() });
     fork.validate().unwrap();
     for ((what, claim), seconds) in CLAIMS.into_iter().zip(moments()) {

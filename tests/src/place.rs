@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use swarm_protocol::genesis::Genesis;
 use tempfile::TempDir;
 
 use crate::process::{Exit, Process};
@@ -25,6 +26,8 @@ pub const SMALL: Changes<'static> = &[
     ("dim", "64"),
     ("layers", "2"),
     ("heads", "2"),
+    ("kv_heads", "2"),
+    ("head_dim", "32"),
     ("ffn", "128"),
     ("context", "64"),
     ("window", "20"),
@@ -82,9 +85,18 @@ impl Place {
     /// # Errors
     /// The program fails, or a key of `changes` is not in its genesis exactly once.
     pub fn genesis(&self, name: &str, changes: Changes<'_>) -> Result<PathBuf> {
+        self.genesis_with(name, &[], changes)
+    }
+
+    /// As [`Place::genesis`], with more flags for `swarm new`; files in them are relative to this folder.
+    ///
+    /// # Errors
+    /// As [`Place::genesis`].
+    pub fn genesis_with(&self, name: &str, flags: &[&str], changes: Changes<'_>) -> Result<PathBuf> {
         let path = self.path(name);
         let new = ["new", "--force", "--steps", "1", "--batch", "2", "--out"];
-        let made = Command::new(program::swarm()?).args(new).arg(&path).output()?;
+        let mut command = Command::new(program::swarm()?);
+        let made = command.args(new).arg(&path).args(flags).current_dir(self.dir.path()).output()?;
         ensure!(made.status.success(), "swarm new failed: {}", String::from_utf8_lossy(&made.stderr));
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -115,8 +127,25 @@ impl Place {
     pub fn node(&self, name: &str) -> Result<Node> {
         let seed = name.bytes().fold(0u64, |seed, byte| seed.wrapping_mul(256).wrapping_add(byte.into()));
         let text = self.text(&format!("{name}.txt"), seed, 40_000)?;
+        self.learner(name, &text)
+    }
+
+    /// As [`Place::node`], on these data.
+    ///
+    /// # Errors
+    /// The program cannot be built.
+    pub fn learner(&self, name: &str, data: &Path) -> Result<Node> {
         let node = Node::new(self, program::swarm()?, name, "run");
-        Ok(node.arg("--threads").arg("1").arg("--data").arg(text))
+        Ok(node.arg("--threads").arg("1").arg("--data").arg(data))
+    }
+
+    /// The id of the swarm of this genesis.
+    ///
+    /// # Errors
+    /// There is no such genesis.
+    pub fn swarm_id(&self, genesis: &str) -> Result<String> {
+        let text = fs::read_to_string(self.path(genesis))?;
+        Ok(Genesis::parse(&text)?.swarm_id().to_string())
     }
 
     /// A node called `name` that does not train, run by `program`.
@@ -132,6 +161,7 @@ impl Place {
         thread_local!(static RUNS: Cell<u32> = const { Cell::new(0) });
         let run = RUNS.replace(RUNS.get() + 1);
         let mut command = Command::new(program::swarm()?);
+        unsettled(&mut command);
         command.args(arguments).current_dir(self.dir.path()).env("OMP_NUM_THREADS", "1");
         let log = self.path(&format!("command-{run}.log"));
         Process::spawn("swarm", &mut command, self.dir.path(), &log)?.exit()
@@ -148,6 +178,7 @@ pub struct Node {
     logs: PathBuf,
     talkative: bool,
     namespace: Option<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Node {
@@ -160,6 +191,7 @@ impl Node {
             logs: place.dir.path().to_owned(),
             talkative: false,
             namespace: None,
+            environment: Vec::new(),
         };
         let dir = node.dir.clone();
         node = node.arg("--dir").arg(dir).arg("--genesis").arg(place.path("genesis.toml"));
@@ -177,6 +209,13 @@ impl Node {
     #[must_use]
     pub fn talkative(mut self) -> Self {
         self.talkative = true;
+        self
+    }
+
+    /// With this variable in its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
         self
     }
 
@@ -264,7 +303,9 @@ impl Node {
             }
             None => Command::new(&self.program),
         };
+        unsettled(&mut command);
         command.args(&self.arguments).env("OMP_NUM_THREADS", "1");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if self.talkative {
             command.env("SWARM_LOG", "error,swarm=debug");
         }
@@ -272,6 +313,15 @@ impl Node {
             command.args(["--listen", "/ip4/127.0.0.1/tcp/0"]);
         }
         Process::spawn(&self.name, &mut command, &self.dir, &log)
+    }
+}
+
+/// Takes out of a program's environment what would be settings for it, such as a test's own SWARM_SEED.
+fn unsettled(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("SWARM_") && name != "SWARM_LOG") {
+            command.env_remove(&name);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One run of a program: what it says about itself, and how it ends.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -73,10 +74,24 @@ impl Process {
     /// # Errors
     /// It cannot be started.
     pub fn spawn(name: &str, command: &mut Command, dir: &Path, log: &Path) -> Result<Self> {
+        Self::spawn_with(Stdio::null(), name, command, dir, log)
+    }
+
+    /// As [`Process::spawn`], with something to read.
+    ///
+    /// # Errors
+    /// As [`Process::spawn`].
+    pub fn spawn_with(
+        input: Stdio,
+        name: &str,
+        command: &mut Command,
+        dir: &Path,
+        log: &Path,
+    ) -> Result<Self> {
         let out = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
         let errors = out.try_clone()?;
         let child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(out)
             .stderr(errors)
             .spawn()
@@ -97,6 +112,15 @@ impl Process {
     pub fn with_children(mut self) -> Self {
         self.parent = true;
         self
+    }
+
+    /// Writes a line into its input, which must be a pipe.
+    ///
+    /// # Errors
+    /// It is none, or nobody reads there any more.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut().context("it has no input")?;
+        writeln!(input, "{line}").with_context(|| format!("{} does not listen", self.name))
     }
 
     /// The process id.

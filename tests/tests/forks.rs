@@ -91,7 +91,7 @@ fn fork_says_what_is_wrong() -> Result<()> {
     for (more, words) in [
         (
             &["--model", "micro"][..],
-            &["--model micro", "keeps the model of its parent (custom)", "swarm new"][..],
+            &["--model micro", "keeps the model of its parent (llama)", "swarm new"][..],
         ),
         (&["--k", "0"], &["rule.k = 0"]),
         (&["--name", ""], &["name: must be"]),

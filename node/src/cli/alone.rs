@@ -29,7 +29,7 @@ pub(super) struct Alone {
     #[arg(long, value_name = "FILE")]
     genesis: PathBuf,
 
-    /// Folder for status.json and report.json.
+    /// Folder for status.json, report.json, and at the end the model, for swarm eval --alone.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
 
@@ -59,23 +59,24 @@ impl Alone {
         let genesis = store::read_genesis(&self.genesis)?;
         ensure!(
             genesis.parent.is_none(),
-            "{} is of a fork, which starts from its parent's model: swarm alone starts from the seed. Compare with \
+            "{} is of a fork, which starts from another model: swarm alone starts from the seed. Compare with \
              a genesis without [parent]",
             self.genesis.display()
         );
-        let corpus = self.learning.corpus(&genesis)?;
-        let validation = self.learning.validation(&genesis)?;
+        let tokenizer = self.learning.data.given_tokenizer(&genesis)?;
+        let data = self.learning.data.examples(&genesis, &tokenizer, None)?;
+        let validation = self.learning.data.validation(&genesis, &tokenizer)?;
         std::fs::create_dir_all(&self.dir)
             .with_context(|| format!("cannot make the folder {}", self.dir.display()))?;
         let layout = genesis.layout()?;
         let flat = whole_model(&layout, &initial::coefficients(&genesis, &layout), None);
-        let mut learner = Learner::new(self.learning.learner_config(&genesis, 0)?, corpus)?;
+        let mut learner = self.learning.learner(&genesis, &self.dir, data, 0)?()?;
         learner.set_parameters(&flat)?;
         let stop = super::stop_flag()?;
 
         let began = Instant::now();
         let measure = |learner: &Learner, windows| {
-            validation.as_ref().map(|text| learner.evaluate(text, windows)).transpose()
+            validation.as_ref().map(|set| learner.evaluate(set.as_ref(), windows)).transpose()
         };
         let (mut tokens, mut steps, mut history) = (0u64, 0u64, Vec::new());
         let (mut loss_sum, mut taken) = (0.0, 0u32);
@@ -122,6 +123,10 @@ impl Alone {
             }
         }
         let seconds = began.elapsed().as_secs_f64();
+        let mut reached = flat;
+        learner.read_parameters(&mut reached)?;
+        write_atomically(&self.dir.join("genesis.toml"), genesis.to_toml().as_bytes())?;
+        store::write_parameters(&self.dir.join("parameters"), &reached)?;
         let report = AloneReport {
             validation_loss: measure(&learner, VALIDATION_WINDOWS)?,
             tokens,

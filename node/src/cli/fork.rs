@@ -1,19 +1,17 @@
 //! `swarm fork`: a new swarm that begins with the model of another one.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use swarm_optimizer::coefficients::Coefficients;
 use swarm_protocol::checkpoint::Held;
 use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::{Genesis, Parent};
-use swarm_protocol::peer::{Part, Peer};
 use swarm_protocol::round_log::RoundLog;
 
 use super::access::{self, AccessArgs};
+use super::load::Folder;
 use super::rules::RuleArgs;
 use crate::store;
 
@@ -54,7 +52,7 @@ impl Fork {
     pub(super) fn execute(self) -> Result<()> {
         let (parent, rounds, c0) = self.read()?;
         if let Some(model) = &self.model {
-            let theirs = parent.model.preset_name().unwrap_or("custom");
+            let theirs = parent.model.label();
             ensure!(
                 model == theirs,
                 "--model {model}: a fork keeps the model of its parent ({theirs}), because what was trained fits no \
@@ -64,7 +62,7 @@ impl Fork {
         let mut genesis = Genesis {
             name: self.name.clone().unwrap_or_else(|| parent.name.clone()),
             parent: Some(Parent {
-                swarm: parent.swarm_id(),
+                swarm: Some(parent.swarm_id()),
                 settled: rounds,
                 state: Digest::of_state(c0.values()),
             }),
@@ -74,6 +72,11 @@ impl Fork {
         self.access.apply(&mut genesis)?;
         let start = Held::new(0, RoundLog::new(&genesis).recent_digests(), c0);
         store::write_successor(&self.out, &genesis, &start)?;
+        if let Some(pinned) = &genesis.tokenizer
+            && let Some(tokenizer) = store::read_tokenizer(&self.dir, pinned)?
+        {
+            store::write_tokenizer(&self.out, &tokenizer)?;
+        }
         let out = self.out.display();
         println!("forked swarm {:.16} ({}) with {rounds} of its rounds", parent.swarm_id(), parent.name);
         println!("new swarm id: {}", genesis.swarm_id());
@@ -95,15 +98,8 @@ impl Fork {
     /// The genesis of the old swarm, how many of its rounds are in the model, and the model.
     fn read(&self) -> Result<(Genesis, u64, Coefficients)> {
         let dir = self.dir.display();
-        let (genesis, identity, snapshot, outbox) = store::read_only(&self.dir)?;
-        let genesis = Arc::new(genesis);
-        let settled = snapshot.core.position.settled;
-        let c = snapshot.core.settled.clone();
-        // It checks what it is given.
-        let part = Part { trains: false, found_after: None, stop_before: None };
-        let mut peer = Peer::new(Duration::ZERO, genesis.clone(), identity, part)?;
-        peer.restore(Duration::ZERO, snapshot.core, &outbox)
-            .map_err(|error| anyhow!("the snapshot in {dir} cannot be used: {error}"))?;
+        let Folder { peer, settled, settled_state: c, .. } = Folder::open(&self.dir)?;
+        let genesis = peer.genesis().clone();
         let parameters = peer.layout().len();
         let (rounds, c) = if self.open_rounds {
             (peer.round(), peer.coefficients().clone())

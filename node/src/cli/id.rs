@@ -36,7 +36,10 @@ impl Id {
                 println!("admits by invitation, with the key: {key}");
             }
             if let Some(parent) = genesis.parent {
-                println!("parent: {} after {} rounds", parent.swarm, parent.settled);
+                match parent.swarm {
+                    Some(swarm) => println!("parent: {swarm} after {} rounds", parent.settled),
+                    None => println!("starts with the imported model {}", parent.state),
+                }
             }
         }
         if let Some(dir) = &self.dir {

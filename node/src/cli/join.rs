@@ -22,7 +22,7 @@ pub(super) struct Join {
     invite: invite::Invite,
 
     #[command(flatten)]
-    part: PartArgs,
+    pub(super) part: PartArgs,
 }
 
 impl Join {
@@ -50,11 +50,17 @@ impl Join {
                 "the invite names no address, and --no-mdns forbids looking around: ask for an invite with an address, \
                  or give one with --bootstrap"
             );
-            let genesis = block_on(node::fetch_genesis(invite.swarm, node.bootstrap.clone(), !node.no_mdns))?;
+            let around = node::Around {
+                bootstrap: node.bootstrap.clone(),
+                mdns: !node.no_mdns,
+                key: node.network_key,
+            };
+            let genesis = block_on(node::fetch_genesis(invite.swarm, around))?;
             Store::open(&dir, Some(genesis))?
         };
         let mut setup = part.node.setup(store, genesis.into())?;
         (setup.pin, setup.asked) = (invite.pin, asked);
+        part.fetches = true;
         part.run(setup)
     }
 }

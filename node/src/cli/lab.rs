@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::LlamaConfig;
 use toml::Table;
 
 use super::{stop_flag, with_passive_openmp};
@@ -64,7 +64,7 @@ struct SettingsFlags {
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<Method>,
     /// Size of the model [default: nano].
-    #[arg(long, value_parser = Architecture::PRESETS)]
+    #[arg(long, value_parser = LlamaConfig::PRESETS)]
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
     /// Number of learners [default: 4].

@@ -6,17 +6,38 @@ mod admit;
 mod alone;
 mod bench;
 mod bootstrap;
+#[cfg(feature = "train")]
+mod chat;
+#[cfg(feature = "train")]
+mod config;
+#[cfg(feature = "train")]
+mod data;
+#[cfg(feature = "train")]
+mod eval;
+mod export;
 mod fork;
 #[cfg(feature = "train")]
 mod generate;
+#[cfg(feature = "train")]
+mod given;
+#[cfg(feature = "train")]
+mod guest;
 mod id;
 mod invite;
 #[cfg(feature = "train")]
 mod join;
 #[cfg(feature = "train")]
 mod lab;
+mod load;
+mod logs;
 mod net;
+mod network_key;
 mod new;
+#[cfg(feature = "train")]
+mod new_lora;
+#[cfg(feature = "train")]
+mod new_module;
+mod pause;
 mod peers;
 #[cfg(feature = "train")]
 mod plan;
@@ -24,21 +45,35 @@ mod revoke;
 mod rules;
 #[cfg(feature = "train")]
 mod run;
+mod running;
+#[cfg(feature = "train")]
+mod serve;
+#[cfg(feature = "train")]
+mod service;
 mod sim;
+mod status;
+mod stop;
+#[cfg(feature = "train")]
+mod tokenizer;
+#[cfg(feature = "train")]
+mod using;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
 use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 
 use self::access::StatementArgs;
-use crate::net::{Daily, Limits, Rate, parse_address};
+use crate::net::{Daily, Limits, NetworkKey, Rate, parse_address};
 use crate::node::{self, Ended};
+use crate::settings::{self, Found};
 use crate::store::{self, Store};
 
 /// Train one model together with other devices, without a server: each trains on its own text, tells the
@@ -55,18 +90,37 @@ enum Command {
     New(new::New),
     Fork(fork::Fork),
     #[cfg(feature = "train")]
-    Run(run::Run),
+    Run(Box<run::Run>),
     #[cfg(feature = "train")]
     Join(Box<join::Join>),
     Bootstrap(bootstrap::Bootstrap),
+    Status(status::Status),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
+    Stop(stop::Stop),
+    Logs(logs::Logs),
+    #[cfg(feature = "train")]
+    Config(config::Config),
+    #[cfg(feature = "train")]
+    Service(service::Service),
     Invite(invite::Invite),
     Peers(peers::Peers),
     Id(id::Id),
     Net(net::Net),
+    NetworkKey(network_key::MakeNetworkKey),
     Admit(admit::Admit),
     Revoke(revoke::Revoke),
     #[cfg(feature = "train")]
-    Generate(generate::Generate),
+    Generate(Box<generate::Generate>),
+    Export(export::Export),
+    #[cfg(feature = "train")]
+    Tokenizer(tokenizer::Tokenizer),
+    #[cfg(feature = "train")]
+    Chat(Box<chat::Chat>),
+    #[cfg(feature = "train")]
+    Serve(Box<serve::Serve>),
+    #[cfg(feature = "train")]
+    Eval(Box<eval::Eval>),
     #[cfg(feature = "train")]
     Alone(alone::Alone),
     #[cfg(feature = "train")]
@@ -79,16 +133,14 @@ enum Command {
 
 /// Reads the command line and does what it says.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("SWARM_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,swarm=info")),
-        )
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    let cli = match settled(std::env::args_os().collect(), &|name| std::env::var_os(name)) {
+        Ok(found) => Cli::parse_from(found.arguments),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::from(MISUSED);
+        }
+    };
+    log();
     let done = match cli.command {
         Command::New(command) => command.execute(),
         Command::Fork(command) => command.execute(),
@@ -97,14 +149,33 @@ pub(crate) fn main() -> ExitCode {
         #[cfg(feature = "train")]
         Command::Join(command) => command.execute(),
         Command::Bootstrap(command) => command.execute(),
+        Command::Status(command) => command.execute(),
+        Command::Pause(command) => command.execute(),
+        Command::Resume(command) => command.execute(),
+        Command::Stop(command) => command.execute(),
+        Command::Logs(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Config(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Service(command) => command.execute(),
         Command::Invite(command) => command.execute(),
         Command::Peers(command) => command.execute(),
         Command::Id(command) => command.execute(),
         Command::Net(command) => command.execute(),
+        Command::NetworkKey(command) => command.execute(),
         Command::Admit(command) => command.execute(),
         Command::Revoke(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Generate(command) => command.execute(),
+        Command::Export(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Tokenizer(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Chat(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Serve(command) => command.execute(),
+        #[cfg(feature = "train")]
+        Command::Eval(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Alone(command) => command.execute(),
         #[cfg(feature = "train")]
@@ -123,9 +194,62 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// Lines to stderr, and once there is a node's folder also to its log.
+fn log() {
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SWARM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,swarm=info"));
+    let shown = tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let kept = tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_writer(|| crate::logs::Writer)
+        .with_ansi(false);
+    tracing_subscriber::registry().with(filter).with(shown).with(kept).init();
+}
+
+/// Exit status of a command line that is not understood; clap's.
+const MISUSED: u8 = 2;
+/// Commands that share a file of settings.
+const NODES: [&str; 3] = ["run", "join", "bootstrap"];
+/// Commands that also look at the environment.
+const FOLDERS: [&str; 5] = ["status", "pause", "resume", "stop", "logs"];
+
+/// The command line with what environment and file add to it.
+fn settled(given: Vec<OsString>, environment: settings::Environment<'_>) -> Result<Found> {
+    let command = given.get(1).and_then(|name| name.to_str());
+    let command = command.filter(|name| NODES.contains(name) || FOLDERS.contains(name)).map(str::to_owned);
+    // Who asks for help must get it, whatever is in the file.
+    let helped = given.iter().any(|argument| argument == "--help" || argument == "-h");
+    match command.filter(|_| !helped) {
+        Some(command) => {
+            let known: Vec<Arg> = NODES.iter().flat_map(|name| flags_of(name)).collect();
+            settings::merge(given, &flags_of(&command), &known, environment)
+        }
+        None => Ok(Found { arguments: given, file: None, from_environment: Vec::new() }),
+    }
+}
+
+/// The flags of a command.
+fn flags_of(command: &str) -> Vec<Arg> {
+    let mut program = Cli::command();
+    program.build();
+    let command = program.find_subcommand(command);
+    command.into_iter().flat_map(|command| command.get_arguments().cloned()).collect()
+}
+
 /// Flags of every command that runs a node.
 #[derive(Args)]
 struct NodeArgs {
+    /// A file of settings: its keys are these flags' names. A flag that is given wins over the environment (SWARM_DIR for
+    /// --dir, and so on), and that over the file. See swarm config. Default: config.toml in the node's folder, if it is
+    /// there and --dir is given.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
     /// The node's folder: identity, snapshot, status. Made if it is not there.
     /// Default: swarm- and the first digits of the swarm id, in the current folder.
     #[arg(long, value_name = "DIR")]
@@ -179,6 +303,11 @@ struct NodeArgs {
     #[arg(long, value_name = "BYTES")]
     max_download_day: Option<Daily>,
 
+    /// The key of a private network, a file that swarm network-key makes: only peers that have it can connect. Uses
+    /// TCP alone, because QUIC has no place for such a key.
+    #[arg(long, value_name = "FILE")]
+    network_key: Option<NetworkKey>,
+
     #[command(flatten)]
     statements: StatementArgs,
 }
@@ -214,10 +343,11 @@ fn default_dir(swarm: &Digest) -> PathBuf {
 
 impl NodeArgs {
     fn setup(&self, store: Store, genesis: Arc<Genesis>) -> Result<node::Setup> {
+        crate::logs::keep_in(store.dir())?;
         Ok(node::Setup {
             store,
             genesis,
-            listen: listen_at(&self.listen)?,
+            listen: listen_at(&self.listen, self.network_key.is_some())?,
             bootstrap: self.bootstrap.clone(),
             mdns: !self.no_mdns,
             rounds: None,
@@ -232,21 +362,32 @@ impl NodeArgs {
             asked: std::time::Instant::now(),
             relay: !self.no_relay && self.max_upload.is_none() && self.max_upload_day.is_none(),
             upnp: !self.no_upnp,
+            key: self.network_key,
             statements: self.statements.read()?,
+            governor: None,
         })
     }
 }
 
-/// The addresses given, or else any free port over every protocol that this machine has.
-fn listen_at(given: &[Multiaddr]) -> Result<Vec<Multiaddr>> {
+/// The addresses given, or else any free port over every protocol that this machine has and that a private network
+/// (with a `key`) allows.
+fn listen_at(given: &[Multiaddr], key: bool) -> Result<Vec<Multiaddr>> {
+    let is_quic = |address: &Multiaddr| address.iter().any(|part| matches!(part, Protocol::QuicV1));
     if !given.is_empty() {
+        let quic = given.iter().find(|address| key && is_quic(address));
+        if let Some(address) = quic {
+            anyhow::bail!(
+                "--listen {address}: QUIC does not go with --network-key; listen on TCP addresses only"
+            );
+        }
         return Ok(given.to_vec());
     }
     let mut addresses = vec!["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"];
     if std::net::UdpSocket::bind("[::]:0").is_ok() {
         addresses.extend(["/ip6/::/tcp/0", "/ip6/::/udp/0/quic-v1"]);
     }
-    addresses.into_iter().map(parse_address).collect()
+    let addresses: Result<Vec<Multiaddr>> = addresses.into_iter().map(parse_address).collect();
+    Ok(addresses?.into_iter().filter(|address| !key || !is_quic(address)).collect())
 }
 
 /// Runs `future` on a runtime of its own; `threads` is for the network, not for training.

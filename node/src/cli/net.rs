@@ -2,27 +2,20 @@
 
 mod words;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::{Duration, SystemTime},
-};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use libp2p::Multiaddr;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::running::Seen;
 use super::{block_on, listen_at};
 use crate::{
-    net::{self, Command, Config, Picture, parse_address},
+    net::{self, Command, Config, NetworkKey, Picture, parse_address},
     node, store,
 };
-
-/// A running node rewrites its status twice a second; an older one is of a node that is gone, or stuck.
-const STALE: Duration = Duration::from_secs(15);
-/// A status file is a few kilobytes.
-const MAX_STATUS: u64 = 1 << 20;
 
 /// Say in words whether others can reach this device, through what, and what to do about it: of the node in --dir, or
 /// tried out for some seconds with --genesis and --bootstrap.
@@ -54,6 +47,10 @@ pub(super) struct Net {
     #[arg(long, requires = "genesis")]
     no_upnp: bool,
 
+    /// The key of a private network.
+    #[arg(long, value_name = "FILE", requires = "genesis")]
+    network_key: Option<NetworkKey>,
+
     /// Write it as JSON, for programs.
     #[arg(long)]
     json: bool,
@@ -84,10 +81,11 @@ impl Net {
         let genesis = store::read_genesis(genesis)?;
         let config = Config {
             upnp: !self.no_upnp,
+            key: self.network_key,
             ..Config::new(
                 rand::random(),
                 genesis.swarm_id().0,
-                listen_at(&self.listen)?,
+                listen_at(&self.listen, self.network_key.is_some())?,
                 self.bootstrap.clone(),
             )
         };
@@ -127,21 +125,18 @@ impl Net {
 
 /// What the node in `dir` last wrote, and a word on its age if it does not run.
 fn written(dir: &Path) -> Result<(Picture, Option<String>)> {
-    let path = dir.join("status.json");
-    let what = || format!("cannot read {}: is it the folder of a node that was started?", path.display());
-    let about = fs::metadata(&path).with_context(what)?;
-    ensure!(about.len() <= MAX_STATUS, "{} is too large for a node's status", path.display());
-    let status: Value = serde_json::from_slice(&fs::read(&path).with_context(what)?)
-        .with_context(|| format!("{} is no node's status", path.display()))?;
-    let picture = serde_json::from_value(status["network"].clone()).with_context(|| {
-        format!("{} says nothing of the network: was it written by an older version?", path.display())
+    let seen = Seen::read(dir)?;
+    let picture = serde_json::from_value(seen.status["network"].clone()).with_context(|| {
+        format!(
+            "{} says nothing of the network: was it written by an older version?",
+            dir.join("status.json").display()
+        )
     })?;
-    let age =
-        about.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
-    let phase = status["phase"].as_str().unwrap_or_default();
-    let ended = ["done", "stopped", "failed"].contains(&phase);
-    let note = (ended || age > STALE).then(|| {
-        format!("This node does not run; {} s ago, when it last did, it stood as follows.", age.as_secs())
+    let note = (!seen.runs()).then(|| {
+        format!(
+            "This node does not run; {} s ago, when it last did, it stood as follows.",
+            seen.age.as_secs()
+        )
     });
     Ok((picture, note))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
 use clap::{Args, ValueEnum};
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::{Architecture, LlamaConfig};
 use swarm_protocol::genesis::Genesis;
 
 use super::rules::RuleArgs;
@@ -28,7 +28,7 @@ pub(super) struct PlanCommand {
     genesis: Option<PathBuf>,
 
     /// Or those of a new swarm of this model: nano (about 1 M parameters), micro (10 M), small (100 M).
-    #[arg(long, default_value = "nano", value_parser = Architecture::PRESETS)]
+    #[arg(long, default_value = "nano", value_parser = LlamaConfig::PRESETS)]
     model: String,
 
     #[command(flatten)]

@@ -1,23 +1,23 @@
 //! `swarm run`: trains and takes part.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use swarm_protocol::genesis::Genesis;
 
+use super::config::rules_again;
+use super::data::DataArgs;
+use super::given::GivenArgs;
+use super::guest::{GuestArgs, check_memory, set_priority};
 use super::{GenesisArg, NodeArgs, block_on, farewell, training_threads, with_passive_openmp};
-use crate::data::{Corpus, CorpusOptions};
-use crate::model::{DeviceChoice, Precision};
+use crate::data::Examples;
+use crate::governor::{self, Rules};
+use crate::model::{self, DeviceChoice, Precision};
 use crate::node::{self, Rounds};
 use crate::train::worker;
 use crate::train::{Learner, LearnerConfig};
 use crate::trainer::TrainerState;
-
-/// Validation text beyond this is not read.
-const MAX_VALIDATION: u64 = 4 << 20;
 
 /// Train on your own text and take part in a swarm. Your text never leaves this device.
 #[derive(Args)]
@@ -26,7 +26,7 @@ pub(super) struct Run {
     genesis: GenesisArg,
 
     #[command(flatten)]
-    part: PartArgs,
+    pub(super) part: PartArgs,
 }
 
 /// Flags of every command that trains and takes part.
@@ -38,33 +38,39 @@ pub(super) struct PartArgs {
     #[command(flatten)]
     learning: LearningArgs,
 
+    /// Keep parameters to yourself: those whose names match PATTERN (* stands for anything), such as '*norm*' or
+    /// 'lm_head*'. They learn from your data only and are never sent. May be repeated; the folder remembers it.
+    #[arg(long, value_name = "PATTERN")]
+    private: Vec<String>,
+
     /// When to stop: 40 stops when the swarm is at round 40, +40 after 40 more rounds.
     /// Default: never; Ctrl-C stops and keeps everything.
     #[arg(long, value_name = "N")]
     rounds: Option<Rounds>,
+
+    /// What is missing of the rules is fetched from whoever is on the local network.
+    #[arg(skip)]
+    pub(super) fetches: bool,
+
+    #[command(flatten)]
+    guest: GuestArgs,
 }
 
 /// Flags of every command that trains.
 #[derive(Args)]
 pub(super) struct LearningArgs {
-    /// A text file, or a folder in which text files are found. May be repeated.
-    #[arg(long, value_name = "PATH", required = true)]
-    pub(super) data: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) data: DataArgs,
+
+    #[command(flatten)]
+    given: GivenArgs,
 
     #[command(flatten)]
     compute: ComputeArgs,
 
-    /// Text to measure the shared and the personal model on; never trained on.
-    #[arg(long, value_name = "FILE")]
-    validation: Option<PathBuf>,
-
-    /// The order in which the text is read follows from this number.
+    /// The order in which the data is read follows from this number.
     #[arg(long)]
     seed: Option<u64>,
-
-    /// Share of the text that is held out of training.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
-    hold_out: f64,
 }
 
 /// Flags that say how to compute.
@@ -101,46 +107,22 @@ impl LearningArgs {
         self.compute.threads()
     }
 
-    /// Opens the text and says what it is.
-    pub(super) fn corpus(&self, genesis: &Genesis) -> Result<Corpus> {
-        let mut options = CorpusOptions::new(genesis.model.context as usize);
-        options.held_out_fraction = self.hold_out;
-        let corpus = Corpus::open(&self.data, options)?;
-        tracing::info!("data: {}", corpus.summary());
-        Ok(corpus)
-    }
-
-    /// Reads the validation text.
-    pub(super) fn validation(&self, genesis: &Genesis) -> Result<Option<Vec<u8>>> {
-        self.validation.as_deref().map(|path| read_validation(path, genesis)).transpose()
-    }
-
-    /// The learner's settings; `default_seed` is used unless one was given.
-    pub(super) fn learner_config(&self, genesis: &Genesis, default_seed: u64) -> Result<LearnerConfig> {
-        let seed = self.seed.unwrap_or(default_seed);
+    /// What makes a learner of `data`; `default_seed` is used unless a seed was given. `dir` is the node's folder.
+    pub(super) fn learner(
+        &self,
+        genesis: &Genesis,
+        dir: &Path,
+        data: Box<dyn Examples>,
+        default_seed: u64,
+    ) -> Result<impl FnOnce() -> Result<Learner> + Send + use<>> {
+        let given = self.given.read(genesis, dir)?;
         let ComputeArgs { device, precision, micro_batch, .. } = self.compute;
-        let config = LearnerConfig::of(genesis, device.resolve()?, precision, seed);
-        let micro_batch = micro_batch.map_or(config.batch, |windows| config.batch.min(windows as usize));
-        Ok(LearnerConfig { micro_batch, ..config })
+        let device = device.resolve()?;
+        let mut config = LearnerConfig::of(genesis, precision, self.seed.unwrap_or(default_seed));
+        config.micro_batch = micro_batch.map_or(config.batch, |examples| config.batch.min(examples as usize));
+        let architecture = genesis.model.clone();
+        Ok(move || Learner::new(config, model::build(&architecture, &given, device, precision)?, data))
     }
-}
-
-fn read_validation(path: &Path, genesis: &Genesis) -> Result<Vec<u8>> {
-    let failed = || format!("--validation {}", path.display());
-    let mut text = Vec::new();
-    File::open(path)
-        .with_context(failed)?
-        .take(MAX_VALIDATION)
-        .read_to_end(&mut text)
-        .with_context(failed)?;
-    let window = genesis.model.context as usize + 1;
-    ensure!(
-        text.len() >= window,
-        "--validation {}: {} bytes are less than one window of the model ({window} bytes)",
-        path.display(),
-        text.len()
-    );
-    Ok(text)
 }
 
 impl Run {
@@ -155,7 +137,23 @@ impl Run {
 impl PartArgs {
     /// To be called before anything else: it may start the program anew.
     pub(super) fn prepare(&self) -> Result<()> {
-        with_passive_openmp(self.learning.threads()?)
+        with_passive_openmp(self.learning.threads()?)?;
+        set_priority(&self.guest.rules()?);
+        Ok(())
+    }
+
+    /// Checks what can be checked without starting anything. Returns the rules on when to train.
+    pub(super) fn check(&self) -> Result<Rules> {
+        self.learning.threads()?;
+        for path in &self.learning.data.data {
+            ensure!(path.exists(), "--data {}: there is no such file or folder", path.display());
+        }
+        self.guest.rules()
+    }
+
+    /// The rules on when to train.
+    pub(super) fn rules(&self) -> Result<Rules> {
+        self.guest.rules()
     }
 
     /// Trains and takes part until it is done, or stopped.
@@ -163,18 +161,30 @@ impl PartArgs {
         let threads = self.learning.threads()?;
         let genesis = setup.genesis.clone();
         let dir = setup.store.dir().to_owned();
-        let corpus = self.learning.corpus(&genesis)?;
-        let validation = self.learning.validation(&genesis)?;
+        let data = &self.learning.data;
+        // Only who is told where peers are looks for them before it has everything.
+        let mdns = self.fetches && setup.mdns;
+        let around = node::Around { bootstrap: setup.bootstrap.clone(), mdns, key: setup.key };
+        let tokenizer = data.tokenizer(&setup.store, &genesis, around)?;
+        let examples = data.examples(&genesis, &tokenizer, Some(dir.join("data")))?;
+        let validation = data.validation(&genesis, &tokenizer)?;
         // Every node reads its text in an order of its own: its key is as good a seed as any.
+        let private = setup.store.private(&self.private, &genesis.model.parameters())?;
         let key = setup.store.identity()?.public().0;
         let seed = key.first_chunk().copied().map_or(0, u64::from_le_bytes);
-        let config = self.learning.learner_config(&genesis, seed)?;
+        let learner = self.learning.learner(&genesis, &dir, examples, seed)?;
+        let rules = self.guest.rules()?;
+        check_memory(&rules, &genesis, &self.learning.compute, setup.snapshot_interval)?;
+        let reload = self.node.config.clone().map(rules_again).transpose()?;
+        let governor = governor::start(&dir, rules, reload)?;
+        let throttle = governor.throttle();
+        setup.governor = Some(governor);
         setup.rounds = self.rounds;
         setup.validates = validation.is_some();
         let train = move |state: Option<TrainerState>| {
             let layout = genesis.layout()?.into();
-            let setup = worker::Setup { genesis, layout, state, validation, threads };
-            worker::spawn(setup, move || Learner::new(config, corpus))
+            let setup = worker::Setup { genesis, layout, state, validation, private, threads, throttle };
+            worker::spawn(setup, learner)
         };
         let ended = block_on(node::run(setup, Some(train)))?;
         farewell(ended, &dir);

@@ -5,7 +5,7 @@
 //! parents is not, and a file that is reachable in two ways counts once (otherwise its held-out part
 //! could be trained on under its other name). Hidden files and folders below a given path are left out;
 //! a hidden path that the user names is not. Anything that is not a regular file (a pipe, a device) is
-//! ignored.
+//! ignored, and so is a node's own folder that lies inside: it is no text of the user's.
 //!
 //! Unreadable folders and files are counted and the first is named: one bad permission should not stop
 //! a node, but must not pass silently either.
@@ -17,11 +17,22 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
+/// A regular file.
+#[derive(Debug)]
+pub(super) struct FoundFile {
+    /// How it was found.
+    pub(super) path: PathBuf,
+    /// Where it is, without links.
+    pub(super) real: PathBuf,
+    /// The user has named the very file.
+    pub(super) named: bool,
+}
+
 /// What a search found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Regular files, each once, in the order of the string.
-    pub(super) files: Vec<PathBuf>,
+    pub(super) files: Vec<FoundFile>,
     /// Files or folders that could not be examined.
     pub(super) unreadable: Unreadable,
 }
@@ -38,8 +49,13 @@ pub(super) struct Unreadable {
 impl Unreadable {
     /// Counts one more.
     pub(super) fn add(&mut self, path: &Path, reason: impl std::fmt::Display) {
+        self.note(format_args!("{}: {reason}", path.display()));
+    }
+
+    /// Counts one more, described in words.
+    pub(super) fn note(&mut self, what: impl std::fmt::Display) {
         self.count += 1;
-        self.first.get_or_insert_with(|| format!("{}: {reason}", path.display()));
+        self.first.get_or_insert_with(|| what.to_string());
     }
 }
 
@@ -58,7 +74,10 @@ pub(super) fn collect(paths: &[PathBuf], max_files: usize) -> Result<Found, Corp
             return Err(CorpusError::NotFileOrFolder { path: root.clone() });
         }
         let walk = WalkDir::new(root).follow_links(true).sort_by_file_name().into_iter();
-        for entry in walk.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.path())) {
+        for entry in
+            walk.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.path()) && !is_node(entry))
+        {
+            let named = entry.as_ref().is_ok_and(|entry| entry.depth() == 0);
             let path = match entry {
                 Ok(entry) if entry.file_type().is_file() => entry.into_path(),
                 Ok(_) => continue,
@@ -73,21 +92,20 @@ pub(super) fn collect(paths: &[PathBuf], max_files: usize) -> Result<Found, Corp
                     continue;
                 }
             };
-            match fs::canonicalize(&path) {
-                Ok(real) => {
-                    if !seen.insert(real) {
-                        continue;
-                    }
-                }
+            let real = match fs::canonicalize(&path) {
+                Ok(real) => real,
                 Err(reason) => {
                     found.unreadable.add(&path, reason);
                     continue;
                 }
+            };
+            if !seen.insert(real.clone()) {
+                continue;
             }
             if found.files.len() == max_files {
                 return Err(CorpusError::TooManyFiles { path: root.clone(), max_files });
             }
-            found.files.push(path);
+            found.files.push(FoundFile { path, real, named });
         }
     }
     Ok(found)
@@ -98,7 +116,7 @@ pub(super) fn collect(paths: &[PathBuf], max_files: usize) -> Result<Found, Corp
 /// # Errors
 /// As for a corpus: a path that is not there; more than `max_files` files.
 pub(crate) fn text_files(paths: &[PathBuf], max_files: usize) -> Result<Vec<PathBuf>, CorpusError> {
-    collect(paths, max_files).map(|found| found.files)
+    collect(paths, max_files).map(|found| found.files.into_iter().map(|file| file.path).collect())
 }
 
 /// The first `limit` bytes of a text file, or `None` if it is binary or cannot be read.
@@ -110,4 +128,10 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Option<Vec<u8>> {
 
 fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// Whether it is the folder of a node.
+fn is_node(entry: &walkdir::DirEntry) -> bool {
+    let has = |name| entry.path().join(name).is_file();
+    entry.file_type().is_dir() && has("identity.key") && has("genesis.toml")
 }

@@ -43,19 +43,38 @@ pub(crate) enum CorpusError {
         /// What was found instead.
         summary: String,
     },
+    /// A file that the user has named cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The user wants no more of it.
+    #[error("stopped while the data was being read; the same command begins with it again")]
+    Stopped,
+    /// What is kept about the data cannot be kept.
+    #[error("the data's tokens cannot be kept: {reason}")]
+    Keep {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A part is shorter than one window.
     #[error(
-        "too little text: the {part} part has {have} bytes, and a window of the model's context takes {window}; \
-         about {needed} bytes are needed in all ({summary})"
+        "too little text: the {part} part has {have} {unit}, and a window of the model's context takes {window}; \
+         about {needed} {unit} are needed in all ({summary})"
     )]
     TooShort {
         /// `training` or `held-out`.
         part: &'static str,
-        /// Bytes in that part.
+        /// `bytes` or `tokens`.
+        unit: &'static str,
+        /// Tokens in that part.
         have: u64,
-        /// Bytes in one window.
+        /// Tokens in one window.
         window: u64,
-        /// Bytes of text that would make both parts long enough.
+        /// Tokens of text that would make both parts long enough.
         needed: u64,
         /// What was found.
         summary: String,
@@ -69,15 +88,17 @@ pub(crate) enum CorpusError {
         source: io::Error,
     },
     /// A window was asked for that lies outside its part.
-    #[error("a window of {length} bytes at byte {start} does not fit into the {part} part of {have} bytes")]
+    #[error(
+        "a window of {length} tokens at token {start} does not fit into the {part} part of {have} tokens"
+    )]
     Window {
         /// `training` or `held-out`.
         part: &'static str,
-        /// First byte asked for.
+        /// First token asked for.
         start: u64,
-        /// Bytes asked for.
+        /// Tokens asked for.
         length: u64,
-        /// Bytes in that part.
+        /// Tokens in that part.
         have: u64,
     },
 }

@@ -76,7 +76,7 @@ fn noise(scene: &Scene<'_>, seed: u64, round: u64) -> SparseDelta {
     let drawn = round * scene.layout.len() as u64 * 2;
     let mut sampler = Sampler::restore(SamplerState { seed, drawn });
     for (index, tile) in scene.layout.tiles().iter().enumerate() {
-        let (area, k) = (tile.area(), scene.layout.tile_k(tile.area(), scene.k));
+        let (area, k) = (tile.area(), scene.layout.share(index, tile, scene.k));
         // Selection sampling: every set of k positions is equally likely.
         let mut left = k;
         let mut entries = Vec::with_capacity(k);
@@ -105,7 +105,7 @@ fn against(scene: &Scene<'_>, one_in: usize, level: i8) -> SparseDelta {
         let Some(tile) = scene.layout.tiles().get(index) else { continue };
         let mut ranked: Vec<usize> = (0..tile.area()).filter(|at| sums[tile.offset + at] != 0).collect();
         ranked.sort_by_key(|at| std::cmp::Reverse(sums[tile.offset + at].unsigned_abs()));
-        ranked.truncate(scene.layout.tile_k(tile.area(), scene.k));
+        ranked.truncate(scene.layout.share(index, tile, scene.k));
         let turned = ranked.len().div_ceil(one_in);
         let mut entries: Vec<Entry> = ranked
             .iter()

@@ -18,6 +18,8 @@ use super::record::{Point, RunResult};
 use super::settings::Settings;
 use super::team::{self, Orders, Team, TeamState};
 use super::text::Text;
+use crate::data;
+use crate::model::language_model;
 use crate::store::{open_checked, set_aside, write_checked};
 
 /// Points of a curve, besides the last.
@@ -101,9 +103,10 @@ pub(crate) fn run(
         team.restore(std::mem::take(&mut saved.team))?;
     }
     let genesis = settings.genesis()?;
+    let context = language_model(&genesis.model)?.context;
+    let validation = data::Text::of_bytes(&around.text.validation, context as usize)?;
     let parameters = genesis.model.parameter_count();
-    let tokens_a_step =
-        u64::from(settings.learners) * u64::from(settings.batch) * u64::from(genesis.model.context);
+    let tokens_a_step = u64::from(settings.learners) * u64::from(settings.batch) * u64::from(context);
     let until = (settings.tokens as f64 * share).ceil() as u64;
     let began = Instant::now();
     let (seconds_before, tokens_before) = (saved.seconds, saved.tokens);
@@ -130,7 +133,7 @@ pub(crate) fn run(
             saved.training_losses.1 += 1;
         }
         if saved.tokens * POINTS / settings.tokens > before && saved.tokens < settings.tokens {
-            let validation_loss = team.validate(&around.text.validation, QUICK_WINDOWS)?;
+            let validation_loss = team.validate(&validation, QUICK_WINDOWS)?;
             let (sum, count) = std::mem::take(&mut saved.training_losses);
             saved.curve.push(Point {
                 round: saved.round,
@@ -176,11 +179,12 @@ fn conclude(
 ) -> Result<RunResult> {
     team.settle()?;
     let windows = if stopped_early { QUICK_WINDOWS } else { FINAL_WINDOWS };
-    let validation = &around.text.validation;
+    let context = language_model(&settings.genesis()?.model)?.context;
+    let validation = &data::Text::of_bytes(&around.text.validation, context as usize)?;
     let validation_loss = team.validate(validation, windows)?;
     let personal_validation_loss = if stopped_early { None } else { team.personal(validation, windows)? };
     let bytes: Vec<u8> = team.parameters()?.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let a_step = u64::from(settings.batch) * u64::from(settings.genesis()?.model.context);
+    let a_step = u64::from(settings.batch) * u64::from(context);
     let trained = saved.tokens as f64 / f64::from(settings.learners);
     let bytes_per_parameter_token = saved.bytes / parameters as f64 / trained;
     let mut curve = saved.curve;

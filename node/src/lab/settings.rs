@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::{LlamaConfig, Sizes};
 use swarm_protocol::genesis::{Genesis, InnerOptimizer};
 use toml::{Table, Value};
 
@@ -133,7 +133,7 @@ impl Default for Settings {
     fn default() -> Self {
         let model = "nano".to_owned();
         // The preset exists; its sizes play no part in the defaults.
-        let sizes = Architecture { vocabulary: 256, dim: 128, layers: 4, heads: 4, ffn: 352, context: 128 };
+        let sizes = Sizes { vocabulary: 256, dim: 128, layers: 4, heads: 4, ffn: 352, context: 128 };
         let genesis = Genesis::new("lab", sizes, 0);
         let (rule, training) = (genesis.rule, genesis.training);
         Self {
@@ -228,8 +228,8 @@ impl Settings {
     /// # Errors
     /// A value outside its range, by its name in the genesis.
     pub(crate) fn genesis(&self) -> Result<Genesis> {
-        let model = Architecture::preset(&self.model).with_context(|| {
-            format!("model = {:?}: must be one of {:?}", self.model, Architecture::PRESETS)
+        let model = LlamaConfig::preset(&self.model).with_context(|| {
+            format!("model = {:?}: must be one of {:?}", self.model, LlamaConfig::PRESETS)
         })?;
         let mut genesis = Genesis::new("lab", model, self.seed);
         let (rule, training) = (&mut genesis.rule, &mut genesis.training);

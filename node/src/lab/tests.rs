@@ -17,7 +17,7 @@ fn around(dir: &Path) -> Surroundings {
         let folder = dir.join("source").join(name.to_string());
         std::fs::create_dir_all(&folder).unwrap();
         let words = ["alpha", "beta", "gamma", "delta"].map(|word| format!("{word} of {name}, "));
-        std::fs::write(folder.join("text"), words.concat().repeat(100)).unwrap();
+        std::fs::write(folder.join("text"), words.concat().repeat(300)).unwrap();
     }
     Surroundings {
         text: Text::read(dir.join("source").to_str().unwrap()).unwrap(),
@@ -112,6 +112,27 @@ fn all_views_agree_once_everything_has_arrived() {
         team.settle().unwrap();
         let after = team.state().unwrap().coefficients;
         assert!(after.windows(2).all(|pair| pair[0] == pair[1]), "{attack:?}");
+    }
+}
+
+/// A quarter of the learners is hostile, and the others learn what they would have learned without them.
+#[test]
+fn a_hostile_quarter_changes_little() {
+    let dir = tempfile::tempdir().unwrap();
+    let around = around(dir.path());
+    let tokens = 6 * 2 * 8 * 128;
+    let team = Settings { learners: 8, attackers: 2, tokens, ..settings(Method::Swarm) };
+    let loss = |attack, undefended| {
+        let settings = Settings { attack, undefended, ..team.clone() };
+        finish(&settings, &dir.path().join(settings.folder().unwrap()), &around).validation_loss
+    };
+    let clean = loss(Attack::Silence, false);
+    for attack in [Attack::Flip, Attack::Noise, Attack::Collude, Attack::Oppose] {
+        let (with, without) = (loss(attack, false), loss(attack, true));
+        eprintln!("{attack:?}: {clean:.4} clean, {with:.4} defended, {without:.4} undefended");
+        assert!(with < 1.02 * clean, "{attack:?}: {with} instead of {clean}");
+        // All of them do harm where nobody judges, so that the line above says something.
+        assert!(without > 1.02 * clean, "{attack:?}: {without} without a defence, {clean} clean");
     }
 }
 

@@ -15,6 +15,9 @@
 //!   is kept, which is enough), activations by their gradients in the backward pass. All of it lies in memory
 //!   that the next step uses again ([`workspace`]).
 //!
+//! Keys and values that several heads of queries share are repeated for attention and their gradients added up. A
+//! tied output layer's gradient lies where the embedding's does, and that one is added to it.
+//!
 //! With `y = x / rms(x)`, the normalisation's backward pass is `dx = (dy - y mean(dy y)) / rms(x)`.
 //!
 //! Shapes: N = batch * time rows; `d` before a name is the loss's gradient with respect to it.
@@ -22,18 +25,20 @@
 mod workspace;
 
 use anyhow::{Context, Result, ensure};
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::LlamaConfig;
 use tch::{Device, Kind, TchError, Tensor};
 
 use self::workspace::{Kept, Workspace};
-use super::llama::{Layer, Llama, ROPE_THETA, Sizes, Weights};
+use super::llama::{Layer, Llama, Sizes, Weights};
+use super::network::{Batch, Network};
 
 /// Constant tensors of the backward pass by hand.
 #[derive(Debug)]
 pub(super) struct ByHand {
-    /// i64 `[3 * dim]`: row of the query, key and value matrix for each row of the one with neighbouring pairs.
+    /// i64, as many as query, key and value have rows together: row of their matrix for each row of the one with
+    /// neighbouring pairs.
     mixed: Tensor,
-    /// i64 `[3 * dim]`: its inverse.
+    /// i64: its inverse.
     unmixed: Tensor,
     /// Complex `[context, 1, head_dim / 2]`: a position's turn, and the turn back.
     turn: Tensor,
@@ -42,12 +47,14 @@ pub(super) struct ByHand {
 
 impl ByHand {
     /// Fails only if there is not enough memory.
-    pub(super) fn new(arch: &Architecture, device: Device) -> Result<Self, TchError> {
-        let Sizes { dim, heads, head_dim, .. } = Sizes::of(arch);
+    pub(super) fn new(arch: &LlamaConfig, device: Device) -> Result<Self, TchError> {
+        let sizes = Sizes::of(arch);
+        let Sizes { head_dim, .. } = sizes;
+        let turned = sizes.turned_heads();
         let half = head_dim / 2;
-        let pairs = (0..2 * heads)
+        let pairs = (0..turned)
             .flat_map(|head| (0..half).flat_map(move |i| [head * head_dim + i, head * head_dim + i + half]));
-        let mixed: Vec<i64> = pairs.chain(2 * dim..3 * dim).collect();
+        let mixed: Vec<i64> = pairs.chain(turned * head_dim..sizes.qkv_rows()).collect();
         let mut unmixed: Vec<(i64, i64)> = mixed.iter().copied().zip(0..).collect();
         unmixed.sort_unstable();
         let unmixed: Vec<i64> = unmixed.into_iter().map(|(_, at)| at).collect();
@@ -55,7 +62,7 @@ impl ByHand {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         for position in 0..context {
             for i in 0..half {
-                let angle = position as f64 * ROPE_THETA.powf(-(i as f64) / half as f64);
+                let angle = position as f64 * arch.rope_theta.powf(-(i as f64) / half as f64);
                 cos.push(angle.cos() as f32);
                 sin.push(angle.sin() as f32);
             }
@@ -72,40 +79,56 @@ impl ByHand {
     }
 }
 
-/// Query, key and value `[batch, heads, time, head_dim]` as views of `[N, 3 * dim]`.
+/// Query `[batch, heads, time, head_dim]`, and key and value with `kv_heads`, as views of all rows `[N, ..]`.
 fn heads_of(qkv: &Tensor, batch: i64, sizes: Sizes) -> Result<[Tensor; 3], TchError> {
-    let Sizes { heads, head_dim, .. } = sizes;
-    let all = qkv.f_view([batch, -1, 3 * heads, head_dim])?;
-    let part = |i: i64| all.f_narrow(2, i * heads, heads)?.f_transpose(1, 2);
-    Ok([part(0)?, part(1)?, part(2)?])
+    let Sizes { heads, kv_heads, head_dim, .. } = sizes;
+    let all = qkv.f_view([batch, -1, heads + 2 * kv_heads, head_dim])?;
+    let part = |start: i64, count: i64| all.f_narrow(2, start, count)?.f_transpose(1, 2);
+    Ok([part(0, heads)?, part(heads, kv_heads)?, part(heads + kv_heads, kv_heads)?])
 }
 
-/// Multiplies the pairs of query and key in `[N, 3 * dim]` by `turn`, in place.
+/// Keys or values `[batch, kv_heads, time, head_dim]`, one for each head of queries.
+fn repeated(shared: &Tensor, sizes: Sizes) -> Result<Tensor, TchError> {
+    if sizes.kv_heads == sizes.heads {
+        return Ok(shared.shallow_clone());
+    }
+    shared.f_repeat_interleave_self_int(sizes.heads / sizes.kv_heads, 1, None)
+}
+
+/// The gradient of what was [`repeated`].
+fn added_up(gradient: Tensor, sizes: Sizes) -> Result<Tensor, TchError> {
+    if sizes.kv_heads == sizes.heads {
+        return Ok(gradient);
+    }
+    let (batch, _, time, head_dim) = gradient.size4()?;
+    let groups = [batch, sizes.kv_heads, sizes.heads / sizes.kv_heads, time, head_dim];
+    gradient.f_reshape(groups)?.f_sum_dim_intlist([2].as_slice(), false, Kind::Float)
+}
+
+/// Multiplies the pairs of query and key in all rows `[N, ..]` by `turn`, in place.
 fn turn(qkv: &Tensor, turn: &Tensor, batch: i64, sizes: Sizes) -> Result<(), TchError> {
-    let Sizes { heads, head_dim, .. } = sizes;
-    let all = qkv.f_view([batch, -1, 3 * heads, head_dim / 2, 2])?;
-    let mut pairs = all.f_narrow(2, 0, 2 * heads)?.f_view_as_complex()?;
+    let Sizes { heads, kv_heads, head_dim, .. } = sizes;
+    let all = qkv.f_view([batch, -1, heads + 2 * kv_heads, head_dim / 2, 2])?;
+    let mut pairs = all.f_narrow(2, 0, sizes.turned_heads())?.f_view_as_complex()?;
     let _ = pairs.f_mul_(&turn.f_narrow(0, 0, pairs.size()[1])?)?;
     Ok(())
 }
 
 impl Llama {
-    /// Mean cross entropy in nats of each next byte, and its gradient, f32 `[parameter_count]`, for `tokens`
-    /// as in [`Llama::loss`]. The gradient may come in the memory of `spare`, an earlier one of this model.
+    /// The loss of [`Network::loss`] and its gradient, f32 `[parameter_count]`, which may come in the memory of
+    /// `spare`, an earlier one of this model.
     ///
     /// # Errors
-    /// As [`Llama::loss`].
-    pub(crate) fn loss_and_gradient(&self, tokens: &Tensor, spare: Option<Tensor>) -> Result<(f64, Tensor)> {
-        let Some(constants) = &self.by_hand else {
-            let loss = self.loss(tokens)?;
-            let gradient = Tensor::f_run_backward(&[&loss], &[self.flat()], false, false)?
-                .pop()
-                .context("libtorch returned no gradient")?;
-            return Ok((loss.f_double_value(&[])?, gradient));
-        };
-        let (batch, width) = tokens.size2()?;
-        let (time, context) = (width - 1, self.architecture().context);
-        ensure!(time >= 1, "a window needs at least two tokens, an input and a target; it has {width}");
+    /// As [`Network::loss`].
+    pub(super) fn by_hand(
+        &self,
+        constants: &ByHand,
+        examples: &Batch,
+        spare: Option<Tensor>,
+    ) -> Result<(f64, Tensor)> {
+        let (batch, time) = examples.inputs.size2()?;
+        let context = self.architecture().context;
+        ensure!(time >= 1, "there is nothing to predict in an empty sequence");
         ensure!(
             time <= i64::from(context),
             "a sequence of {time} tokens is longer than the model's context of {context}"
@@ -115,8 +138,8 @@ impl Llama {
                 Some(spare) if spare.size() == self.flat().size() => spare,
                 _ => self.flat().f_detach()?.f_empty_like()?,
             };
-            let inputs = tokens.f_narrow(1, 0, time)?.f_reshape([batch * time])?;
-            let targets = tokens.f_narrow(1, 1, time)?.f_reshape([batch * time, 1])?;
+            let inputs = examples.inputs.f_reshape([batch * time])?;
+            let targets = examples.targets.f_reshape([batch * time, 1])?;
             let mut workspace = Workspace::take(self.architecture(), batch * time, self.compute)?;
             let step = Step { model: self, constants, sizes: Sizes::of(self.architecture()), batch };
             let loss = step.differentiate(&mut workspace, &inputs, &targets, &gradient)?;
@@ -175,7 +198,10 @@ impl Step<'_> {
             self.attention_backward(layer, gradient, kept, [x, dy, scratch])?;
         }
         let mut embedding = gradients.embedding;
-        let _ = embedding.f_zero_()?.f_index_add_(0, inputs, &dx)?;
+        if !self.model.architecture().tied {
+            let _ = embedding.f_zero_()?;
+        }
+        let _ = embedding.f_index_add_(0, inputs, &dx)?;
         Ok(loss)
     }
 
@@ -185,8 +211,12 @@ impl Step<'_> {
         let mixed = layer.qkv.f_index_select(0, &self.constants.mixed)?;
         times_into(&kept.qkv_weight, &mixed, &layer.attention_norm)?;
         self.product_into(&kept.qkv, &kept.before_attention.input, &kept.qkv_weight.f_tr()?)?;
+        if let Some(bias) = &layer.qkv_bias {
+            let _ = kept.qkv.shallow_clone().f_add_(&bias.f_index_select(0, &self.constants.mixed)?)?;
+        }
         turn(&kept.qkv, &self.constants.turn, self.batch, self.sizes)?;
         let [query, key, value] = heads_of(&kept.qkv, self.batch, self.sizes)?;
+        let (key, value) = (repeated(&key, self.sizes)?, repeated(&value, self.sizes)?);
         let (attended, logarithms) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu(
             &query,
             &key,
@@ -245,16 +275,24 @@ impl Step<'_> {
         let d = dx.f_to_kind(self.model.compute)?;
         let rows = self.rows_of(&attended)?.f_to_kind(self.model.compute)?;
         self.product_into(&gradient.attention_out, &d.f_tr()?, &rows)?;
-        self.product_into(dy, &d, &layer.attention_out.f_to_kind(self.model.compute)?)?;
+        let width = self.sizes.heads * self.sizes.head_dim;
+        // As wide as `dy` in most models.
+        let d_rows = if width == self.sizes.dim {
+            dy.shallow_clone()
+        } else {
+            Tensor::f_empty([d.size()[0], width], (Kind::Float, d.device()))?
+        };
+        self.product_into(&d_rows, &d, &layer.attention_out.f_to_kind(self.model.compute)?)?;
         let d_attended =
-            dy.f_view([self.batch, -1, self.sizes.heads, self.sizes.head_dim])?.f_transpose(1, 2)?;
+            d_rows.f_view([self.batch, -1, self.sizes.heads, self.sizes.head_dim])?.f_transpose(1, 2)?;
         let [query, key, value] = heads_of(&kept.qkv, self.batch, self.sizes)?;
+        let (all_keys, all_values) = (repeated(&key, self.sizes)?, repeated(&value, self.sizes)?);
         let (d_query, d_key, d_value) =
             Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward(
                 &d_attended,
                 &query,
-                &key,
-                &value,
+                &all_keys,
+                &all_values,
                 &attended,
                 &logarithms,
                 0.0,
@@ -262,10 +300,15 @@ impl Step<'_> {
                 None::<&Tensor>,
                 None,
             )?;
+        let (d_key, d_value) = (added_up(d_key, self.sizes)?, added_up(d_value, self.sizes)?);
         for (mut place, values) in [(query, d_query), (key, d_key), (value, d_value)] {
             place.f_copy_(&values)?;
         }
         turn(&kept.qkv, &self.constants.turn_back, self.batch, self.sizes)?;
+        if let Some(d_bias) = &gradient.qkv_bias {
+            let sum = kept.qkv.f_sum_dim_intlist([0].as_slice(), false, Kind::Float)?;
+            let _ = sum.f_index_select_out(d_bias, 0, &self.constants.unmixed)?;
+        }
         let d_qkv = kept.qkv.f_to_kind(self.model.compute)?;
         let mixed = d_qkv.f_tr()?.f_mm(&kept.before_attention.input)?.f_to_kind(Kind::Float)?;
         let unmixed = mixed.f_index_select(0, &self.constants.unmixed)?;
@@ -283,9 +326,9 @@ impl Step<'_> {
         Ok((kept.gate_up.f_narrow(1, 0, ffn)?, kept.gate_up.f_narrow(1, ffn, ffn)?))
     }
 
-    /// `[batch, heads, time, head_dim]` to `[N, dim]`: a view, as attention lays out what it gives.
+    /// `[batch, heads, time, head_dim]` to `[N, heads * head_dim]`: a view, as attention lays out what it gives.
     fn rows_of(&self, heads: &Tensor) -> Result<Tensor, TchError> {
-        heads.f_transpose(1, 2)?.f_reshape([-1, self.sizes.dim])
+        heads.f_transpose(1, 2)?.f_reshape([-1, self.sizes.heads * self.sizes.head_dim])
     }
 
     /// `out = a b`, `a` and `b` in the number format of products, `out` in that or f32.

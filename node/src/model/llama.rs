@@ -2,36 +2,26 @@
 //! spends its time, [`super::by_hand`] does it faster.
 //!
 //! # One flat vector
-//! All parameters live in one f32 vector in the order of [`Architecture::parameters`]. It is the only
-//! leaf of the autograd graph: each forward pass cuts it into views (a view costs no memory and no
-//! kernel), and the backward pass of that cut is a single concatenation, so the gradient arrives as one
-//! vector too. Reading, writing, clipping and updating are then operations on whole vectors, whatever
-//! the number of layers.
-//!
-//! The layout gives something for free: the query, key and value projections of a layer are neighbours
-//! in it and so are the gate and up projections. Each group is cut out as *one* matrix with the rows of
-//! its members one below the other, and takes one matrix product.
+//! All parameters live in one vector, as in every [`Network`]. That gives something for free: the query, key and
+//! value projections of a layer are neighbours in it and so are the gate and up projections. Each group is cut out
+//! as *one* matrix with the rows of its members one below the other, and takes one matrix product.
 //!
 //! # The network
-//! As in Touvron et al., arXiv 2302.13971, and numerically as in Hugging Face's `LlamaForCausalLM` with
-//! `rms_norm_eps = 1e-5` and `rope_theta = 10000`: rotary embeddings turn channel `i` of a head against
+//! As in Touvron et al., arXiv 2302.13971, and numerically as in Hugging Face's `LlamaForCausalLM` and
+//! `Qwen2ForCausalLM`: rotary embeddings turn channel `i` of a head against
 //! channel `i + head_dim / 2` ("rotate half"), not against its neighbour as in the paper by Su et al.,
 //! arXiv 2104.09864.
 //!
 //! Activations are `[batch * time, dim]` matrices; attention sees `[batch, heads, time, head_dim]`.
 
 use super::by_hand::ByHand;
+use super::cached::Cache;
+use super::network::{self, Batch, Network};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use swarm_protocol::architecture::{Architecture, BYTE_VOCABULARY, Parameter};
+use swarm_protocol::architecture::{LlamaConfig, Parameter};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
-/// Added to the mean square before the root (Hugging Face's `rms_norm_eps`).
-pub(super) const RMS_EPS: f64 = 1e-5;
-/// Base of the rotary frequencies (Hugging Face's `rope_theta`).
-pub(super) const ROPE_THETA: f64 = 10_000.0;
-/// Elements copied at a time between the device and the caller's slice.
-const COPY_CHUNK: usize = 1 << 20;
 /// `ignore_index` of libtorch's cross entropy: its default, which no byte has.
 const NO_IGNORED_TARGET: i64 = -100;
 
@@ -58,10 +48,10 @@ impl Precision {
     }
 }
 
-/// A byte-level llama-style transformer.
+/// A llama-style transformer.
 #[derive(Debug)]
 pub(crate) struct Llama {
-    arch: Architecture,
+    arch: LlamaConfig,
     layout: Vec<Parameter>,
     device: Device,
     /// Number format of the matrix products.
@@ -78,22 +68,26 @@ pub(crate) struct Llama {
 }
 
 /// Views of the flat vector.
+#[derive(Debug)]
 pub(super) struct Weights {
     /// `[vocabulary, dim]`
     pub(super) embedding: Tensor,
     pub(super) layers: Vec<Layer>,
     /// `[dim]`
     pub(super) norm: Tensor,
-    /// `[vocabulary, dim]`
+    /// `[vocabulary, dim]`; the embedding, if they are tied
     pub(super) head: Tensor,
 }
 
+#[derive(Debug)]
 pub(super) struct Layer {
     /// `[dim]`
     pub(super) attention_norm: Tensor,
-    /// `[3 * dim, dim]`: query, key, value
+    /// `[(heads + 2 * kv_heads) * head_dim, dim]`: query, key, value
     pub(super) qkv: Tensor,
-    /// `[dim, dim]`
+    /// As long as `qkv` has rows, if the model has biases.
+    pub(super) qkv_bias: Option<Tensor>,
+    /// `[dim, heads * head_dim]`
     pub(super) attention_out: Tensor,
     /// `[dim]`
     pub(super) ffn_norm: Tensor,
@@ -109,52 +103,68 @@ pub(super) struct Sizes {
     pub(super) vocabulary: i64,
     pub(super) dim: i64,
     pub(super) heads: i64,
+    pub(super) kv_heads: i64,
     pub(super) head_dim: i64,
     pub(super) ffn: i64,
+    pub(super) norm_eps: f64,
 }
 
 impl Sizes {
-    pub(super) fn of(arch: &Architecture) -> Self {
-        let (dim, heads) = (i64::from(arch.dim), i64::from(arch.heads));
+    pub(super) fn of(arch: &LlamaConfig) -> Self {
         Self {
-            vocabulary: i64::from(arch.vocabulary),
-            dim,
-            heads,
-            head_dim: dim / heads,
-            ffn: i64::from(arch.ffn),
+            vocabulary: arch.vocabulary.into(),
+            dim: arch.dim.into(),
+            heads: arch.heads.into(),
+            kv_heads: arch.kv_heads.into(),
+            head_dim: arch.head_dim.into(),
+            ffn: arch.ffn.into(),
+            norm_eps: arch.norm_eps,
         }
+    }
+
+    /// Rows of query, key and value, one below the other.
+    pub(super) fn qkv_rows(self) -> i64 {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Heads that are turned by their position: those of queries and keys.
+    pub(super) fn turned_heads(self) -> i64 {
+        self.heads + self.kv_heads
     }
 }
 
 impl Llama {
-    /// Allocates the model on `device`. All parameters are zero until [`Llama::set_parameters`].
+    /// Allocates the model on `device`. All parameters are zero until [`Network::set_parameters`].
     ///
     /// # Errors
-    /// An architecture that is invalid or cannot hold bytes; not enough memory on the device.
-    pub(crate) fn new(arch: &Architecture, device: Device) -> Result<Self> {
-        arch.validate().map_err(anyhow::Error::msg)?;
-        ensure!(
-            arch.vocabulary >= BYTE_VOCABULARY,
-            "model.vocabulary = {}: text is read as bytes, which need {BYTE_VOCABULARY}",
-            arch.vocabulary
-        );
+    /// An architecture that is invalid; not enough memory on the device.
+    pub(crate) fn new(arch: &LlamaConfig, device: Device) -> Result<Self> {
+        swarm_protocol::architecture::Architecture::from(*arch).validate().map_err(anyhow::Error::msg)?;
         let layout = arch.parameters();
-        let count = layout.iter().map(parameter_length).sum::<usize>();
-        let Sizes { vocabulary, dim, ffn, .. } = Sizes::of(arch);
+        let sizes = Sizes::of(arch);
+        let Sizes { vocabulary, dim, ffn, heads, head_dim, .. } = sizes;
         let mut runs = vec![vocabulary * dim];
         for _ in 0..arch.layers {
-            runs.extend([dim, 3 * dim * dim, dim * dim, dim, 2 * ffn * dim, dim * ffn]);
+            runs.extend([dim, sizes.qkv_rows() * dim]);
+            if arch.qkv_bias {
+                runs.push(sizes.qkv_rows());
+            }
+            runs.extend([dim * heads * head_dim, dim, 2 * ffn * dim, dim * ffn]);
         }
-        runs.extend([dim, vocabulary * dim]);
-        ensure!(runs.iter().sum::<i64>() == count as i64, "the layout and the network disagree");
+        runs.push(dim);
+        if !arch.tied {
+            runs.push(vocabulary * dim);
+        }
         let allocate = || -> Result<_, TchError> {
-            let flat = Tensor::f_zeros([count as i64], (Kind::Float, device))?.f_set_requires_grad(true)?;
+            let flat = network::zeros(&layout, device)?;
             let (cos, sin) = rope_tables(arch, device)?;
-            let by_hand = if device == Device::Cpu { Some(ByHand::new(arch, device)?) } else { None };
+            let by_hand = (device == Device::Cpu).then(|| ByHand::new(arch, device)).transpose()?;
             Ok((flat, cos, sin, by_hand))
         };
+        let count = arch.parameter_count();
         let (flat, cos, sin, by_hand) =
             allocate().with_context(|| format!("cannot place {count} parameters on {device:?}"))?;
+        ensure!(runs.iter().sum::<i64>() == flat.numel() as i64, "the layout and the network disagree");
         Ok(Self { arch: *arch, layout, device, compute: Kind::Float, flat, runs, cos, sin, by_hand })
     }
 
@@ -164,67 +174,8 @@ impl Llama {
     }
 
     /// The sizes that the model was made with.
-    pub(crate) fn architecture(&self) -> &Architecture {
+    pub(crate) fn architecture(&self) -> &LlamaConfig {
         &self.arch
-    }
-
-    /// Names and shapes of the parameters, in the order of the flat vector.
-    pub(crate) fn layout(&self) -> &[Parameter] {
-        &self.layout
-    }
-
-    /// Where the model computes.
-    pub(crate) fn device(&self) -> Device {
-        self.device
-    }
-
-    /// Length of the flat vector.
-    pub(crate) fn parameter_count(&self) -> usize {
-        self.flat.numel()
-    }
-
-    /// The flat vector itself, f32 `[parameter_count]`: the leaf to differentiate with respect to.
-    ///
-    /// Its `detach()` shares its memory and may be changed in place between two steps.
-    pub(crate) fn flat(&self) -> &Tensor {
-        &self.flat
-    }
-
-    /// Overwrites all parameters, in layout order.
-    ///
-    /// # Errors
-    /// If there are not exactly [`Llama::parameter_count`] values.
-    pub(crate) fn set_parameters(&mut self, values: &[f32]) -> Result<()> {
-        ensure_length("parameters", values.len(), self.parameter_count())?;
-        copy_into(&self.flat.f_detach()?, values)?;
-        Ok(())
-    }
-
-    /// Copies all parameters into `out`, in layout order.
-    ///
-    /// # Errors
-    /// If `out` has not exactly [`Llama::parameter_count`] places.
-    pub(crate) fn read_parameters(&self, out: &mut [f32]) -> Result<()> {
-        ensure_length("parameters", out.len(), self.parameter_count())?;
-        copy_out_of(&self.flat.f_detach()?, out)?;
-        Ok(())
-    }
-
-    /// Mean cross entropy in nats of each next byte, a scalar tensor that can be differentiated.
-    ///
-    /// `tokens` is i64 `[batch, time + 1]` with `time` at most the context: columns `..time` are the
-    /// input, columns `1..` the targets.
-    ///
-    /// # Errors
-    /// A wrong shape, a token outside the vocabulary, or not enough memory.
-    pub(crate) fn loss(&self, tokens: &Tensor) -> Result<Tensor> {
-        let (batch, width) = tokens.size2()?;
-        ensure!(width >= 2, "a window needs at least two tokens, an input and a target; it has {width}");
-        let weights = self.weights()?;
-        let hidden = self.hidden(&weights, &tokens.f_narrow(1, 0, width - 1)?)?;
-        let targets = tokens.f_narrow(1, 1, width - 1)?.f_reshape([batch * (width - 1)])?;
-        let logits = self.product(&hidden, &weights.head)?.f_to_kind(Kind::Float)?;
-        Ok(logits.f_cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Mean, NO_IGNORED_TARGET, 0.0)?)
     }
 
     /// Unnormalised log probabilities of each next token: `[batch, time]` in,
@@ -236,7 +187,7 @@ impl Llama {
     pub(crate) fn logits(&self, tokens: &Tensor) -> Result<Tensor> {
         let (batch, time) = tokens.size2()?;
         let weights = self.weights()?;
-        let logits = self.product(&self.hidden(&weights, tokens)?, &weights.head)?;
+        let logits = self.product(&self.hidden(&weights, tokens, None)?, &weights.head)?;
         Ok(logits.f_view([batch, time, i64::from(self.arch.vocabulary)])?)
     }
 
@@ -248,18 +199,19 @@ impl Llama {
         let (batch, time) = tokens.size2()?;
         ensure!(time >= 1, "there is no last position in an empty sequence");
         let weights = self.weights()?;
-        let hidden = self.hidden(&weights, tokens)?.f_view([batch, time, i64::from(self.arch.dim)])?;
+        let hidden = self.hidden(&weights, tokens, None)?.f_view([batch, time, i64::from(self.arch.dim)])?;
         Ok(hidden.f_select(1, time - 1)?.f_linear(&weights.head, None::<&Tensor>)?)
     }
 
     /// Cuts the flat vector into matrices. Only views; autograd sees one operation.
-    fn weights(&self) -> Result<Weights, TchError> {
+    pub(super) fn weights(&self) -> Result<Weights, TchError> {
         self.cut(&self.flat)
     }
 
     /// Cuts a vector like the flat one into views.
     pub(super) fn cut(&self, flat: &Tensor) -> Result<Weights, TchError> {
-        let Sizes { vocabulary, dim, ffn, .. } = Sizes::of(&self.arch);
+        let sizes = Sizes::of(&self.arch);
+        let Sizes { vocabulary, dim, ffn, heads, head_dim, .. } = sizes;
         let mut runs = flat.f_split_with_sizes(&self.runs, 0)?.into_iter();
         let mut next = |shape: &[i64]| {
             let run = runs.next().ok_or_else(|| TchError::Shape("the layout has too few runs".into()))?;
@@ -270,19 +222,22 @@ impl Llama {
             .map(|_| {
                 Ok(Layer {
                     attention_norm: next(&[dim])?,
-                    qkv: next(&[3 * dim, dim])?,
-                    attention_out: next(&[dim, dim])?,
+                    qkv: next(&[sizes.qkv_rows(), dim])?,
+                    qkv_bias: self.arch.qkv_bias.then(|| next(&[sizes.qkv_rows()])).transpose()?,
+                    attention_out: next(&[dim, heads * head_dim])?,
                     ffn_norm: next(&[dim])?,
                     gate_up: next(&[2 * ffn, dim])?,
                     down: next(&[dim, ffn])?,
                 })
             })
             .collect::<Result<_, TchError>>()?;
-        Ok(Weights { embedding, layers, norm: next(&[dim])?, head: next(&[vocabulary, dim])? })
+        let norm = next(&[dim])?;
+        let head = if self.arch.tied { embedding.shallow_clone() } else { next(&[vocabulary, dim])? };
+        Ok(Weights { embedding, layers, norm, head })
     }
 
-    /// `input weight^T` in the chosen number format; in f32 a cast is no operation.
-    fn product(&self, input: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
+    /// `input weight^T` in the chosen number format; a cast to what something is already is no operation.
+    pub(super) fn product(&self, input: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
         let (input, weight) = (input.f_to_kind(self.compute)?, weight.f_to_kind(self.compute)?);
         input.f_linear(&weight, None::<&Tensor>)
     }
@@ -296,45 +251,98 @@ impl Llama {
         }
     }
 
-    /// Everything but the output layer: tokens `[batch, time]` to `[batch * time, dim]`.
-    fn hidden(&self, weights: &Weights, tokens: &Tensor) -> Result<Tensor> {
+    /// Everything but the output layer: tokens `[batch, time]` to `[batch * time, dim]`. With a cache they continue
+    /// the sequence whose keys and values it has, and theirs are added to it.
+    pub(super) fn hidden(
+        &self,
+        weights: &Weights,
+        tokens: &Tensor,
+        mut cache: Option<&mut Cache>,
+    ) -> Result<Tensor> {
         let (batch, time) = tokens.size2()?;
-        if time > i64::from(self.arch.context) {
-            bail!("a sequence of {time} tokens is longer than the model's context of {}", self.arch.context);
+        let past = cache.as_ref().map_or(0, |cache| cache.len());
+        if past + time > i64::from(self.arch.context) {
+            bail!(
+                "a sequence of {} tokens is longer than the model's context of {}",
+                past + time,
+                self.arch.context
+            );
         }
-        let Sizes { dim, heads, head_dim, ffn, .. } = Sizes::of(&self.arch);
-        let (cos, sin) = (self.cos.f_narrow(0, 0, time)?, self.sin.f_narrow(0, 0, time)?);
+        let Sizes { dim, heads, kv_heads, head_dim, ffn, norm_eps, .. } = Sizes::of(&self.arch);
+        let (cos, sin) = (self.cos.f_narrow(0, past, time)?, self.sin.f_narrow(0, past, time)?);
+        let mask = cache.as_ref().map(|cache| cache.mask(time)).transpose()?.flatten();
         let indices = tokens.f_reshape([batch * time])?;
         let mut x = Tensor::f_embedding(&weights.embedding, &indices, -1, false, false)?;
-        for layer in &weights.layers {
-            let h = x.f_rms_norm([dim], Some(&layer.attention_norm), RMS_EPS)?;
-            let qkv = self.product(&h, &layer.qkv)?.f_view([batch, time, 3 * heads, head_dim])?;
+        for (number, layer) in weights.layers.iter().enumerate() {
+            let h = x.f_rms_norm([dim], Some(&layer.attention_norm), norm_eps)?;
             // Rotation and attention stay in f32: libtorch's bf16 attention is slower on CPUs.
-            let qkv = qkv.f_to_kind(Kind::Float)?;
-            let mut parts = qkv.f_split_with_sizes([2 * heads, heads], 2)?;
-            let value = parts.pop().context("no values")?;
+            let mut qkv = self.product(&h, &layer.qkv)?.f_to_kind(Kind::Float)?;
+            if let Some(bias) = &layer.qkv_bias {
+                qkv = qkv.f_add(bias)?;
+            }
+            let qkv = qkv.f_view([batch, time, heads + 2 * kv_heads, head_dim])?;
+            let mut parts = qkv.f_split_with_sizes([heads + kv_heads, kv_heads], 2)?;
+            let mut value = parts.pop().context("no values")?.f_transpose(1, 2)?;
             let qk = rotate(&parts.pop().context("no queries and keys")?, &cos, &sin, head_dim)?;
+            let mut key = qk.f_narrow(2, heads, kv_heads)?.f_transpose(1, 2)?;
+            if let Some(cache) = &mut cache {
+                (key, value) = cache.extended(number, &key, &value)?;
+            }
             let attended = Tensor::f_scaled_dot_product_attention(
                 &qk.f_narrow(2, 0, heads)?.f_transpose(1, 2)?,
-                &qk.f_narrow(2, heads, heads)?.f_transpose(1, 2)?,
-                &value.f_transpose(1, 2)?,
-                None::<&Tensor>,
+                &key,
+                &value,
+                mask.as_ref(),
                 0.0,
-                true,
+                // Of a sequence that has begun, the mask says it; a single token sees all before it.
+                past == 0,
                 None,
-                false,
+                kv_heads < heads,
             )?;
-            let attended = attended.f_transpose(1, 2)?.f_reshape([batch * time, dim])?;
+            let attended = attended.f_transpose(1, 2)?.f_reshape([batch * time, heads * head_dim])?;
             x = self.add_product(&x, &attended, &layer.attention_out)?;
 
-            let h = x.f_rms_norm([dim], Some(&layer.ffn_norm), RMS_EPS)?;
+            let h = x.f_rms_norm([dim], Some(&layer.ffn_norm), norm_eps)?;
             let gate_up = self.product(&h, &layer.gate_up)?;
             let mut parts = gate_up.f_split(ffn, 1)?;
             let up = parts.pop().context("no up projection")?;
             let gate = parts.pop().context("no gate projection")?;
             x = self.add_product(&x, &gate.f_silu()?.f_mul(&up)?, &layer.down)?;
         }
-        Ok(x.f_rms_norm([dim], Some(&weights.norm), RMS_EPS)?)
+        if let Some(cache) = cache {
+            cache.advance(time);
+        }
+        Ok(x.f_rms_norm([dim], Some(&weights.norm), norm_eps)?)
+    }
+}
+
+impl Network for Llama {
+    fn layout(&self) -> &[Parameter] {
+        &self.layout
+    }
+
+    fn device(&self) -> Device {
+        self.device
+    }
+
+    fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// Mean cross entropy of each next token. Inputs have at most the context's length.
+    fn loss(&self, batch: &Batch) -> Result<Tensor> {
+        let weights = self.weights()?;
+        let hidden = self.hidden(&weights, &batch.inputs, None)?;
+        let targets = batch.targets.f_reshape([-1])?;
+        let logits = self.product(&hidden, &weights.head)?.f_to_kind(Kind::Float)?;
+        Ok(logits.f_cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Mean, NO_IGNORED_TARGET, 0.0)?)
+    }
+
+    fn loss_and_gradient(&self, batch: &Batch, spare: Option<Tensor>) -> Result<(f64, Tensor)> {
+        match &self.by_hand {
+            Some(by_hand) => self.by_hand(by_hand, batch, spare),
+            None => network::by_autograd(self, batch),
+        }
     }
 }
 
@@ -346,13 +354,13 @@ fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, head_dim: i64) -> Result<Tenso
 }
 
 /// Cosines and sign-carrying sines `[context, 1, head_dim]`, computed in f64.
-fn rope_tables(arch: &Architecture, device: Device) -> Result<(Tensor, Tensor), TchError> {
-    let (context, half) = (arch.context as usize, (arch.dim / arch.heads / 2) as usize);
+fn rope_tables(arch: &LlamaConfig, device: Device) -> Result<(Tensor, Tensor), TchError> {
+    let (context, half) = (arch.context as usize, (arch.head_dim / 2) as usize);
     let mut cos = Vec::with_capacity(context * 2 * half);
     let mut sin = Vec::with_capacity(context * 2 * half);
     for position in 0..context {
         for (i, sign) in (0..half).map(|i| (i, -1.0)).chain((0..half).map(|i| (i, 1.0))) {
-            let angle = position as f64 * ROPE_THETA.powf(-(i as f64) / half as f64);
+            let angle = position as f64 * arch.rope_theta.powf(-(i as f64) / half as f64);
             cos.push(angle.cos() as f32);
             sin.push((sign * angle.sin()) as f32);
         }
@@ -361,33 +369,4 @@ fn rope_tables(arch: &Architecture, device: Device) -> Result<(Tensor, Tensor), 
         Tensor::f_from_slice(values)?.f_view_([context as i64, 1, 2 * half as i64])?.f_to_device(device)
     };
     Ok((table(&cos)?, table(&sin)?))
-}
-
-/// Number of scalars in a parameter.
-pub(crate) fn parameter_length(parameter: &Parameter) -> usize {
-    parameter.shape.iter().product()
-}
-
-/// Fails unless a flat vector has the length that the layout gives it.
-pub(crate) fn ensure_length(what: &str, have: usize, want: usize) -> Result<()> {
-    ensure!(have == want, "{have} {what} given, but the model's layout has {want}");
-    Ok(())
-}
-
-/// Copies `values` into the equally long vector `target`, in bounded pieces.
-pub(crate) fn copy_into(target: &Tensor, values: &[f32]) -> Result<(), TchError> {
-    for (i, chunk) in values.chunks(COPY_CHUNK).enumerate() {
-        let mut place = target.f_narrow(0, (i * COPY_CHUNK) as i64, chunk.len() as i64)?;
-        place.f_copy_(&Tensor::f_from_slice(chunk)?)?;
-    }
-    Ok(())
-}
-
-/// Copies the vector `source` into the equally long `out`, in bounded pieces.
-pub(crate) fn copy_out_of(source: &Tensor, out: &mut [f32]) -> Result<(), TchError> {
-    for (i, chunk) in out.chunks_mut(COPY_CHUNK).enumerate() {
-        let length = chunk.len();
-        source.f_narrow(0, (i * COPY_CHUNK) as i64, length as i64)?.f_copy_data(chunk, length)?;
-    }
-    Ok(())
 }

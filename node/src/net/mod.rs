@@ -42,6 +42,7 @@ mod address;
 mod behaviour;
 mod bootstrap;
 mod codec;
+mod key;
 mod meter;
 mod outbox;
 mod peers;
@@ -81,9 +82,12 @@ pub(crate) use address::multiaddr;
 pub(crate) use address::{
     is_global, is_loopback as is_on_this_machine, parse_address, peer_id, peer_in, peer_key,
 };
+pub(crate) use key::NetworkKey;
 use meter::Meter;
 pub(crate) use picture::Picture;
-pub(crate) use rate::{Daily, Rate};
+#[cfg(feature = "train")]
+pub(crate) use rate::parse_bytes;
+pub(crate) use rate::{Daily, Rate, amount};
 pub(crate) use scale::{Scale, Watch};
 
 /// Commands waiting for the network task.
@@ -120,6 +124,8 @@ pub(crate) struct Config {
     pub(crate) upnp: bool,
     /// About how many peers the swarm has; 0 if that is not known.
     pub(crate) peers: usize,
+    /// The private network's key, if this is one.
+    pub(crate) key: Option<NetworkKey>,
 }
 
 /// How fast bytes may be sent and received, of all protocols together.
@@ -153,6 +159,7 @@ impl Config {
             relay: false,
             upnp: false,
             peers: 0,
+            key: None,
         }
     }
 }

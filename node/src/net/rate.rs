@@ -81,8 +81,19 @@ impl FromStr for Daily {
     }
 }
 
+/// Reads an amount of bytes.
+///
+/// # Errors
+/// Anything else; the text says how it is written.
+#[cfg(feature = "train")]
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    amount(text).ok_or_else(|| {
+        format!("'{text}' is not an amount of bytes: write 2GB or 1500MB (k is 1,000, ki 1,024)")
+    })
+}
+
 /// A number with a unit; `None` if it is anything else.
-fn amount(text: &str) -> Option<u64> {
+pub(crate) fn amount(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let number: f64 = number.parse().ok()?;

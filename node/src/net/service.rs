@@ -110,7 +110,7 @@ impl Service {
         let keypair = address::keypair(config.secret)?;
         let names = Names::new(&config.swarm_id);
         let local = keypair.public().to_peer_id();
-        let (transport, relay_client) = transport::build(&keypair, &counters)?;
+        let (transport, relay_client) = transport::build(&keypair, &counters, config.key)?;
         let members = Members::default();
         let behaviour = Behaviour::new(&config, &names, &keypair, relay_client, &members)?;
         let reach = Reach::new(behaviour.upnp.is_enabled());

@@ -1,6 +1,8 @@
 //! Whole services on the loopback interface, over real sockets. Nothing here asserts how long something
 //! takes; a guard turns a hang into a failure.
 
+mod private;
+
 use std::{future::Future, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};

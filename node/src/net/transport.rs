@@ -1,8 +1,8 @@
 //! TCP and QUIC, with every byte counted, and held back where there is a limit (`meter`).
 //!
 //! ```text
-//! TCP   socket ─ counted ─ noise ─ yamux ─ streams
-//! QUIC  socket ─ quinn (TLS 1.3) ─ counted streams
+//! TCP   socket ─ counted ─ (pre-shared key, if there is one) ─ noise ─ yamux ─ streams
+//! QUIC  socket ─ quinn (TLS 1.3) ─ counted streams, without a pre-shared key only
 //! relay a stream of one of these ─ noise ─ yamux ─ streams
 //! ```
 //!
@@ -23,19 +23,21 @@ use std::{
 };
 
 use anyhow::Context as _;
-use futures::{AsyncRead, AsyncWrite};
+use futures::{AsyncRead, AsyncWrite, future::Either};
 use libp2p::{
     PeerId, Transport,
     core::{
         muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent},
-        transport::{Boxed, timeout::TransportTimeout},
+        transport::{Boxed, OptionalTransport, timeout::TransportTimeout},
         upgrade,
     },
-    dns, identity, noise, quic, relay, tcp, yamux,
+    dns, identity, noise,
+    pnet::PnetConfig,
+    quic, relay, tcp, yamux,
 };
 
 use super::{
-    Counters,
+    Counters, NetworkKey,
     meter::{Meter, Turn},
 };
 
@@ -50,6 +52,7 @@ type Base = Boxed<(PeerId, StreamMuxerBox)>;
 pub(super) fn build(
     keypair: &identity::Keypair,
     counters: &Arc<Counters>,
+    key: Option<NetworkKey>,
 ) -> anyhow::Result<(Base, relay::client::Behaviour)> {
     let base = || -> anyhow::Result<(Base, relay::client::Behaviour)> {
         let noise = noise::Config::new(keypair).context("cannot set up encryption")?;
@@ -57,6 +60,12 @@ pub(super) fn build(
         let quic_counters = counters.clone();
         let tcp = tcp::tokio::Transport::new(tcp::Config::default())
             .map(move |stream, _| Counted::new(stream, tcp_counters.clone()))
+            .and_then(move |stream, _| async move {
+                match key {
+                    Some(NetworkKey(key)) => PnetConfig::new(key).handshake(stream).await.map(Either::Left),
+                    None => Ok(Either::Right(stream)),
+                }
+            })
             .upgrade(upgrade::Version::V1Lazy)
             .authenticate(noise)
             .multiplex(yamux::Config::default())
@@ -70,6 +79,7 @@ pub(super) fn build(
             .authenticate(noise::Config::new(keypair).context("cannot set up encryption")?)
             .multiplex(yamux::Config::default())
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        let quic = if key.is_none() { OptionalTransport::some(quic) } else { OptionalTransport::none() };
         let direct = tcp.or_transport(quic).map(|either, _| either.into_inner());
         // The relay's part comes first: the others would not see that an address goes on after their own.
         let all = relayed.or_transport(direct).map(|either, _| either.into_inner());

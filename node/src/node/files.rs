@@ -133,8 +133,14 @@ impl Node {
             ("", None) if self.peer.neighbours() == 0 => self.looking.clone(),
             (detail, _) => detail.to_owned(),
         };
+        let guest = self.told_guest();
+        let paused = guest.as_ref().filter(|guest| !guest.trains && self.peer.doing() == "replicating");
+        let (doing, detail) = match paused {
+            Some(guest) if phase.is_empty() => ("paused", guest.words.clone()),
+            _ => (self.peer.doing(), detail),
+        };
         let status = Status {
-            phase: if phase.is_empty() { self.peer.doing() } else { phase }.to_owned(),
+            phase: if phase.is_empty() { doing } else { phase }.to_owned(),
             detail,
             pid: std::process::id(),
             peer_id: self.network.local_peer_id().to_string(),
@@ -158,6 +164,7 @@ impl Node {
             meter,
             refusals: self.peer.refusals().clone(),
             network: self.network.picture(),
+            guest,
         };
         if let Err(error) = self.write_json("status.json", &status)
             && !std::mem::replace(&mut self.disk_warned, true)
@@ -168,7 +175,12 @@ impl Node {
 
     /// Spreads what is left of the day's amounts anew.
     pub(super) async fn keep_to_limits(&mut self) -> Result<()> {
-        let limits = self.allowance.update(self.network.traffic(), unix_time());
+        let mut limits = self.allowance.update(self.network.traffic(), unix_time());
+        if self.guest.verdict.quiet {
+            // As when a day's amount is used up: next to nothing.
+            let nothing = Some(net::Rate::new(1));
+            limits = net::Limits { upload: nothing, download: nothing };
+        }
         if limits != self.limits {
             self.limits = limits;
             self.network.send(net::Command::Limit(limits)).await?;
@@ -234,7 +246,7 @@ impl Node {
         let coefficients = self.totals.coefficients - self.before.coefficients;
         let report = Report {
             peer_id: self.network.local_peer_id().to_string(),
-            model: self.peer.genesis().model.preset_name().unwrap_or("custom").to_owned(),
+            model: self.peer.genesis().model.label().to_owned(),
             parameters: self.peer.layout().len() as u64,
             rounds: self.peer.round(),
             deltas_published: published,
@@ -243,10 +255,14 @@ impl Node {
             tokens: progress.tokens,
             loss_first: progress.loss_first,
             loss_last: progress.loss_last,
-            validation_loss: self.examination.and_then(|losses| losses.shared),
-            personal_validation_loss: self.examination.and_then(|losses| losses.personal),
-            held_out_loss: self.examination.map(|losses| losses.own_shared),
-            personal_held_out_loss: self.examination.map(|losses| losses.own_personal),
+            validation_loss: self.examination.and_then(|of| of.shared).map(|of| of.loss),
+            personal_validation_loss: self.examination.and_then(|of| of.personal).map(|of| of.loss),
+            held_out_loss: self.examination.map(|of| of.own_shared.loss),
+            personal_held_out_loss: self.examination.map(|of| of.own_personal.loss),
+            validation_accuracy: self.examination.and_then(|of| of.shared?.accuracy),
+            personal_validation_accuracy: self.examination.and_then(|of| of.personal?.accuracy),
+            held_out_accuracy: self.examination.and_then(|of| of.own_shared.accuracy),
+            personal_held_out_accuracy: self.examination.and_then(|of| of.own_personal.accuracy),
             bytes_sent: traffic.sent,
             bytes_received: traffic.received,
             delta_bytes_mean: per(body_bytes, published),

@@ -16,6 +16,7 @@ mod book;
 mod files;
 #[cfg(feature = "train")]
 mod genesis;
+mod guest;
 mod recent;
 mod restore;
 mod setup;
@@ -23,10 +24,9 @@ mod thrift;
 
 pub(crate) use allowance::Allowed;
 pub(crate) use book::{Book, unix_time};
-#[cfg(feature = "train")]
 pub(crate) use files::take_out;
 #[cfg(feature = "train")]
-pub(crate) use genesis::fetch_genesis;
+pub(crate) use genesis::{Around, fetch_genesis, fetch_tokenizer};
 
 pub(crate) use setup::{Ended, Rounds, Setup};
 
@@ -42,6 +42,7 @@ use self::recent::Recent;
 use self::restore::{Doubt, Restored};
 use self::thrift::Thrift;
 use crate::bounds::Bounds;
+use crate::governor::{self, Governor, Rules, State, When};
 use crate::net;
 use crate::status::RoundRecord;
 use crate::store::Store;
@@ -116,6 +117,9 @@ struct Node {
     recent: Recent,
     /// How often what is known about who may take part had changed when it was put on disk.
     access_kept: u64,
+    governor: Governor,
+    /// What it last said.
+    guest: State,
 }
 
 /// Runs a node until its rounds are done or somebody stops it.
@@ -141,15 +145,22 @@ pub(crate) async fn run(
         allowed,
         relay,
         upnp,
+        key,
+        governor,
         ..
     } = setup;
+    let mut governor = match governor {
+        Some(governor) => governor,
+        None => governor::start(store.dir(), Rules::of(When::Always), None)?,
+    };
+    let guest = governor.state();
     let mut book = Book::read(store.dir());
     book.end_bans(unix_time());
     let mut allowance = Allowance::read(store.dir(), allowed, unix_time());
     let limits = allowance.update(net::Traffic::default(), unix_time());
     let identity = store.identity()?;
     let secret = identity.secret();
-    let Restored { peer, totals, trainer: state, doubt } = restore::restore(
+    let Restored { mut peer, totals, trainer: state, doubt } = restore::restore(
         &store,
         &genesis,
         identity,
@@ -157,11 +168,17 @@ pub(crate) async fn run(
         mdns || !book.known.is_empty(),
         train.is_some(),
     )?;
+    if let Some(pinned) = &genesis.tokenizer
+        && let Some(bytes) = store.tokenizer(pinned)?
+    {
+        peer.serve_tokenizer(bytes.into());
+    }
     let config = net::Config {
         mdns,
         limits,
         relay,
         upnp,
+        key,
         known: book.addresses(),
         peers: peer.estimated_peers(),
         ..net::Config::new(secret, genesis.swarm_id().0, listen, bootstrap)
@@ -214,6 +231,8 @@ pub(crate) async fn run(
         thrift: Thrift::default(),
         recent: Recent::default(),
         access_kept: 0,
+        governor,
+        guest,
     };
     for (peer, duration, reason) in node.book.bans(unix_time()) {
         if let Some(peer) = net::peer_key(&peer) {
@@ -234,6 +253,7 @@ pub(crate) async fn run(
         node.peer.pin(pin);
     }
     node.start_access(&setup.statements)?;
+    node.heed(None).await?;
     if !node.peer.has_state() {
         node.looking = "this swarm is a fork: looking for a peer that has its starting model".into();
         tracing::info!(
@@ -271,12 +291,14 @@ impl Node {
                     Some(event) => self.on_network(event)?,
                     None => bail!("the network has stopped"),
                 },
-                told = self.next_told() => match told {
+                told = next_told(&mut self.trainer) => match told {
                     Some(told) => self.on_trainer(told)?,
                     None => bail!("the trainer has stopped"),
                 },
                 () = sleep_until(wake) => self.peer.handle_wake(self.now()),
+                () = self.governor.changed() => self.look_at_governor().await?,
                 _ = status.tick() => {
+                    self.look_at_governor().await?;
                     self.look_at_access();
                     self.write_status("", "");
                 }
@@ -396,7 +418,7 @@ impl Node {
             let _ = trainer.orders.try_send(order);
         }
         let (mut saved, mut unsigned): (bool, Option<Vec<u8>>) = (false, None);
-        while let Some(told) = self.next_told().await {
+        while let Some(told) = next_told(&mut self.trainer).await {
             match told {
                 // Asked for before the history changed; the next one is right.
                 Told::Saved(_) if std::mem::take(&mut self.stale_save) => {}
@@ -416,18 +438,18 @@ impl Node {
             }
         }
         if let (Some(record), Some(losses)) = (self.history.last_mut(), &self.examination) {
-            record.validation_loss = losses.shared;
+            record.validation_loss = losses.shared.map(|measured| measured.loss);
         }
         anyhow::ensure!(saved, "the trainer ended without handing over its state; the last snapshot stays");
         Ok(())
     }
+}
 
-    /// What the trainer says next; `None` if it has ended, never if there is none.
-    async fn next_told(&mut self) -> Option<Told> {
-        match &mut self.trainer {
-            Some(trainer) => trainer.told.recv().await,
-            None => std::future::pending().await,
-        }
+/// What the trainer says next; `None` if it has ended, never if there is none.
+async fn next_told(trainer: &mut Option<Trainer>) -> Option<Told> {
+    match trainer {
+        Some(trainer) => trainer.told.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,6 +9,8 @@ use swarm_protocol::checkpoint::Name;
 use swarm_protocol::genesis::Genesis;
 
 use super::Allowed;
+use crate::governor::Governor;
+use crate::net::NetworkKey;
 use crate::store::Store;
 
 /// After how many rounds a node stops.
@@ -65,8 +67,12 @@ pub(crate) struct Setup {
     pub(crate) relay: bool,
     /// Whether to ask the router to let others in.
     pub(crate) upnp: bool,
+    /// The private network's key, if this is one.
+    pub(crate) key: Option<NetworkKey>,
     /// Certificates and revocations that the user gives.
     pub(crate) statements: Statements,
+    /// Whether and how hard to train; `None`: whenever there is something to do.
+    pub(crate) governor: Option<Governor>,
 }
 
 /// How a run ended.

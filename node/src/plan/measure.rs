@@ -18,6 +18,7 @@ use swarm_protocol::genesis::{Access, Genesis};
 
 use super::{Plan, Scene};
 use crate::data::sample_text;
+use crate::model::language_model;
 use crate::store::write_atomically;
 
 /// Length of the text in windows of the model, so that there is a held-out part.
@@ -68,7 +69,10 @@ pub(crate) fn run(
     // either.
     let genesis = Genesis { parent: None, access: Access::default(), ..genesis.clone() };
     write_atomically(&path("genesis.toml"), genesis.to_toml().as_bytes())?;
-    write_atomically(&path("text"), &sample_text(WINDOWS * (genesis.model.context as usize + 1)))?;
+    write_atomically(
+        &path("text"),
+        &sample_text(WINDOWS * (language_model(&genesis.model)?.context as usize + 1)),
+    )?;
     let log = fs::File::create(path("log")).context("no temporary file")?;
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut child = Command::new(program)

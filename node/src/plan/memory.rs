@@ -1,6 +1,7 @@
 //! Memory and disk, item by item.
 
 use swarm_optimizer::sparse::Entry;
+use swarm_protocol::architecture::LlamaConfig;
 use swarm_protocol::checkpoint::{CHUNK, KEPT, manifest_len};
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::replica::SUMS;
@@ -27,9 +28,15 @@ fn held(genesis: &Genesis, scene: &Scene) -> u64 {
 }
 
 /// Memory at its peak: a snapshot is taken while a step is under way.
-pub(super) fn memory(genesis: &Genesis, scene: &Scene, speed: &Speed, sample: &Sample) -> Sheet {
-    let (arch, training) = (&genesis.model, &genesis.training);
-    let parameters = arch.parameter_count();
+pub(super) fn memory(
+    genesis: &Genesis,
+    arch: &LlamaConfig,
+    scene: &Scene,
+    speed: &Speed,
+    sample: &Sample,
+) -> Sheet {
+    let training = &genesis.training;
+    let parameters = genesis.model.parameter_count();
     let authors = u64::from(scene.authors(genesis));
     let vectors = |count: u64| count * WORD * parameters;
     let mut sheet = Sheet::new("memory, at its peak", parameters);
@@ -47,7 +54,7 @@ pub(super) fn memory(genesis: &Genesis, scene: &Scene, speed: &Speed, sample: &S
     // In bf16, inputs and weights of products are kept a second time, at half the size.
     let kept = WORD * tokens * model::size::kept_a_token(arch, scene.device);
     let kept = if scene.precision == Precision::F32 { kept } else { kept + kept / 2 };
-    let scratch = WORD * train::size::scratch(arch, training.optimizer, scene.device);
+    let scratch = WORD * train::size::scratch(&genesis.model, training.optimizer, scene.device);
     let work = format!("activations of {micro_batch} x {} tokens, or the optimizer's scratch", arch.context);
     sheet.add(work, kept.max(scratch));
     let deltas = format!("deltas of {} open and kept rounds", held_rounds(genesis, scene));
@@ -90,7 +97,7 @@ pub(super) fn disk(genesis: &Genesis, scene: &Scene, sample: &Sample, round: &Ro
     if genesis.parent.is_some() {
         sheet.add("the fork's starting point", checkpoint);
     }
-    sheet.add("identity, genesis, status and report, at most", SMALL_FILES);
+    sheet.add("identity, genesis, status, report and logs, at most", SMALL_FILES);
     sheet
 }
 

@@ -35,7 +35,7 @@ use swarm_protocol::genesis::Genesis;
 use tch::Device;
 
 use crate::bounds::Bounds;
-use crate::model::Precision;
+use crate::model::{Precision, language_model};
 use crate::net::Rate;
 pub(crate) use sample::Sample;
 pub(crate) use speed::Speed;
@@ -143,13 +143,14 @@ impl Plan {
     /// A genesis without a layout; a device that does not compute.
     pub(crate) fn new(genesis: &Genesis, scene: &Scene, speed: Speed, sample: Sample) -> Result<Self> {
         let authors = scene.authors(genesis);
-        let round = Round::new(genesis, scene, &speed, &sample);
+        let arch = language_model(&genesis.model)?;
+        let round = Round::new(genesis, arch, scene, &speed, &sample);
         Ok(Self {
-            model: genesis.model.preset_name().unwrap_or("custom").to_owned(),
+            model: genesis.model.label().to_owned(),
             parameters: genesis.model.parameter_count(),
             peers: scene.peers,
             authors,
-            memory: memory::memory(genesis, scene, &speed, &sample),
+            memory: memory::memory(genesis, arch, scene, &speed, &sample),
             disk: memory::disk(genesis, scene, &sample, &round),
             received: traffic::received(genesis, scene, &sample, round.seconds),
             sent: traffic::sent(genesis, scene, &sample, round.seconds),

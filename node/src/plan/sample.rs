@@ -78,7 +78,9 @@ impl Sample {
         let checking = began.elapsed().as_secs_f64() / layout.len() as f64;
 
         let all = genesis.layout()?;
-        let coefficients: usize = all.tiles().iter().map(|t| all.tile_k(t.area(), rule.k as usize)).sum();
+        let each =
+            all.tiles().iter().enumerate().map(|(index, tile)| all.share(index, tile, rule.k as usize));
+        let coefficients: usize = each.sum();
         let sent = coefficients as f64 * delta.len() as f64 / (TILES * TILES * rule.k as usize) as f64;
         let bits_a_coefficient = body.len() as f64 * 8.0 / delta.len().max(1) as f64;
         let body = (sent * bits_a_coefficient / 8.0).ceil() as u64;

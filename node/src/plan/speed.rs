@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::Serialize;
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::Sizes;
 use swarm_protocol::genesis::Genesis;
 use tch::{Device, Kind, Tensor};
 
-use crate::model::{Llama, Precision};
+use crate::model::{Batch, Llama, Network, Precision, language_model};
 use crate::status::peak_memory;
 
 /// How long each of the two rates is measured.
@@ -41,8 +41,9 @@ impl Speed {
         precision: Precision,
         threads: usize,
     ) -> Result<Self> {
-        let (dim, ffn) = (i64::from(genesis.model.dim), i64::from(genesis.model.ffn));
-        let rows = (i64::from(genesis.training.batch) * i64::from(genesis.model.context)).min(ROWS);
+        let arch = language_model(&genesis.model)?;
+        let (dim, ffn) = (i64::from(arch.dim), i64::from(arch.ffn));
+        let rows = (i64::from(genesis.training.batch) * i64::from(arch.context)).min(ROWS);
         let kind = precision.kind();
         warm_up(device, precision)?;
         let baseline = peak_memory().unwrap_or(0);
@@ -63,10 +64,11 @@ impl Speed {
 
 /// The gradient of a tiny model: libtorch loads much of itself, and starts threads, when it is first used.
 fn warm_up(device: Device, precision: Precision) -> Result<()> {
-    let arch = Architecture { vocabulary: 256, dim: 64, layers: 1, heads: 2, ffn: 64, context: 64 };
-    let model = Llama::new(&arch, device)?.with_precision(precision);
+    let arch = Sizes { vocabulary: 256, dim: 64, layers: 1, heads: 2, ffn: 64, context: 64 };
+    let model = Llama::new(&arch.into(), device)?.with_precision(precision);
     let tokens = Tensor::f_zeros([1, 65], (Kind::Int64, device))?;
-    let gradient = Tensor::f_run_backward(&[&model.loss(&tokens)?], &[model.flat()], false, false)?;
+    let gradient =
+        Tensor::f_run_backward(&[&model.loss(&Batch::of_windows(&tokens)?)?], &[model.flat()], false, false)?;
     gradient.iter().try_for_each(done)
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use swarm_protocol::architecture::LlamaConfig;
 use swarm_protocol::genesis::Genesis;
 
 use super::{Sample, Scene, Speed, traffic};
@@ -36,9 +37,15 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    pub(super) fn new(genesis: &Genesis, scene: &Scene, speed: &Speed, sample: &Sample) -> Self {
-        let (arch, training) = (&genesis.model, &genesis.training);
-        let parameters = arch.parameter_count();
+    pub(super) fn new(
+        genesis: &Genesis,
+        arch: &LlamaConfig,
+        scene: &Scene,
+        speed: &Speed,
+        sample: &Sample,
+    ) -> Self {
+        let training = &genesis.training;
+        let parameters = genesis.model.parameter_count();
         let context = u64::from(arch.context);
         let tokens = u64::from(training.steps) * u64::from(training.batch) * context;
         let flops_a_token = model::size::flops_a_token(arch, context);
@@ -46,8 +53,8 @@ impl Round {
         let products = |flops: u64| flops as f64 / speed.flops_a_second;
         let kept = model::size::kept_a_token(arch, scene.device);
         let of_model = tokens as f64 * (products(flops_a_token) + moving(kept, PASSES));
-        let by_adamw = train::size::by_adamw(arch, training.optimizer);
-        let step = products(train::size::flops(arch, training.optimizer))
+        let by_adamw = train::size::by_adamw(&genesis.model, training.optimizer);
+        let step = products(train::size::flops(&genesis.model, training.optimizer))
             + moving(by_adamw, ADAMW_PASSES)
             + moving(parameters - by_adamw, MUON_PASSES);
         let optimizer = f64::from(training.steps) * step;

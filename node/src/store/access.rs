@@ -148,7 +148,7 @@ impl Store {
 mod tests {
     use super::*;
     use swarm_protocol::access::{Certificate, NEVER, Signed};
-    use swarm_protocol::architecture::Architecture;
+    use swarm_protocol::architecture::Sizes;
     use swarm_protocol::digest::Digest;
     use swarm_protocol::genesis::Genesis;
     use swarm_protocol::identity::Identity;
@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn store(dir: &Path) -> Store {
-        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+        let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
         Store::open(dir, Some(Genesis::new("store", model, 1))).unwrap().0
     }
 

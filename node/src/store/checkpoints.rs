@@ -21,7 +21,7 @@ use super::file::{self, Damaged};
 use super::snapshot::{block, bytes, integers, read_block, words};
 
 /// The file with the starting point of a fork.
-const START: &str = "start";
+pub(crate) const START: &str = "start";
 const MAGIC: &[u8] = b"swarm checkpoint 1\n";
 /// A manifest is 32 bytes for each MiB of C, and a few KiB.
 const MAX_MANIFEST: u32 = 16 << 20;
@@ -95,18 +95,27 @@ impl Store {
     }
 }
 
-/// Makes the folder `dir` for the founder of a fork: its starting point and, last, its genesis.
+/// Makes the folder `dir` for the founder of a swarm that begins with a model: its starting point and, last, its genesis.
 ///
 /// # Errors
 /// A folder that is not empty; a disk that does not take it.
 pub(crate) fn write_successor(dir: &Path, genesis: &Genesis, start: &Held) -> Result<()> {
+    ensure_empty(dir)?;
     file::make_folder(dir)?;
-    let failed = || format!("cannot list {}", dir.display());
-    if fs::read_dir(dir).with_context(failed)?.next().is_some() {
-        bail!("{} is not empty: choose another folder with --out", dir.display());
-    }
     write(&dir.join(START), start)?;
     file::write_atomically(&dir.join("genesis.toml"), genesis.to_toml().as_bytes())
+}
+
+/// Fails if something is in the folder `dir` already.
+///
+/// # Errors
+/// A folder that is not empty or cannot be listed.
+pub(crate) fn ensure_empty(dir: &Path) -> Result<()> {
+    let failed = || format!("cannot list {}", dir.display());
+    if dir.exists() && fs::read_dir(dir).with_context(failed)?.next().is_some() {
+        bail!("{} is not empty: choose another folder with --out", dir.display());
+    }
+    Ok(())
 }
 
 /// The newest checkpoint in the node's folder `dir` after more than `settled` rounds, without locking the
@@ -130,6 +139,15 @@ pub(crate) fn newer_checkpoint(
         }
     }
     Ok(None)
+}
+
+/// The coefficients in a file like a checkpoint, such as a starting point, of so many `parameters`.
+///
+/// # Errors
+/// A file that cannot be read, is damaged or has another number of them; the text names it.
+#[cfg(feature = "train")]
+pub(crate) fn read_state(path: &Path, parameters: usize) -> Result<Coefficients> {
+    read(path, parameters).map(|(_, state)| state)
 }
 
 fn write(path: &Path, held: &Held) -> Result<()> {
@@ -157,13 +175,13 @@ fn parse(reader: &mut impl Read, parameters: usize) -> Result<(Vec<u8>, Coeffici
 #[cfg(test)]
 mod tests {
     use super::*;
-    use swarm_protocol::architecture::Architecture;
+    use swarm_protocol::architecture::Sizes;
     use swarm_protocol::digest::Digest;
 
     #[test]
     fn the_last_ones_are_kept_and_damaged_ones_set_aside() {
         let dir = tempfile::tempdir().unwrap();
-        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+        let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
         let (store, _) = Store::open(dir.path(), Some(Genesis::new("kept", model, 1))).unwrap();
         assert!(store.checkpoints(3).unwrap().is_empty());
         let mut held = Checkpoints::default();
@@ -186,7 +204,7 @@ mod tests {
     fn a_successor_takes_an_empty_folder_and_its_start_is_whole_or_not_there() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("a/fork");
-        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+        let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
         let genesis = Genesis::new("fork", model, 1);
         let held = Held::new(0, vec![Digest::default()], Coefficients::new(vec![1, -2, 3]));
         write_successor(&at, &genesis, &held).unwrap();
@@ -205,7 +223,7 @@ mod tests {
     #[test]
     fn the_newest_whole_checkpoint_is_found_without_a_lock() {
         let dir = tempfile::tempdir().unwrap();
-        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+        let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
         let (store, _) = Store::open(dir.path(), Some(Genesis::new("kept", model, 1))).unwrap();
         assert_eq!(newer_checkpoint(dir.path(), 0, 3).unwrap(), None);
         let mut held = Checkpoints::default();

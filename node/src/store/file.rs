@@ -145,6 +145,14 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, |out| out.write_all(bytes))
 }
 
+/// Replaces the file at `path` by what `fill` writes.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub(crate) fn write_streamed(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    replace(path, |out| fill(out))
+}
+
 /// Replaces the file at `path` by what `fill` writes, and a checksum.
 ///
 /// # Errors

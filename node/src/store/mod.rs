@@ -5,16 +5,23 @@
 //!   lock            held by the process that uses the folder
 //!   identity.key    the ed25519 secret, 32 bytes and their checksum, readable by the owner only
 //!   genesis.toml    the swarm's constitution, a copy; its first lines name the swarm id it must have
+//!   tokenizer.json  the tokenizer that the genesis names, if it names one, a copy; peers that join fetch it from here
 //!   snapshot        what the node goes on from; see `snapshot`
 //!   outbox/N        own signed deltas since the snapshot and the last one before, one file a round, on
 //!                   disk before anybody hears of them
 //!   signed          the first round that has not been signed; see `outbox`
 //!   checkpoints/N   the last ones, for peers that join; see `checkpoints`
+//!   private         what this device keeps to itself; see `private`
 //!   access          who may take part in a closed swarm; see `access`
 //!   incoming/*      certificates and revocations that somebody leaves for the node
-//!   start           the starting point of a fork, in the folder that `swarm fork` made; see `checkpoints`
+//!   start           the starting point of a swarm that begins with a model, in the folder that `swarm fork` or
+//!                   `swarm new` made; see `checkpoints`
+//!   data/           tokens of text that cannot be read as it is, and which text is held out; see `data::ledger`
 //!   status.json     where the node is, rewritten twice a second
 //!   report.json     what it did, written when it stops
+//!   control         what `swarm pause` and `swarm stop` ask of the node; see `governor::control`
+//!   config.toml     settings, if the user puts them there; see `settings`
+//!   log, log.1      what it has said, a megabyte each at most
 //! ```
 //!
 //! Every file is written beside its place, synced and renamed, so that a kill at any moment leaves the
@@ -26,22 +33,32 @@
 //! |---|---|
 //! | `identity.key` | an error: restore it, or start in a new folder. Never replaced. |
 //! | `genesis.toml` | taken from `--genesis`, which must be of the same swarm; an error without it |
+//! | `tokenizer.json` | taken from `--tokenizer`, or fetched from peers |
 //! | `snapshot` | what is shared is fetched from peers again; what was learned and not told is lost |
 //! | `outbox/N` | peers have the delta if it was published; N is never signed again |
 //! | `signed` | the outbox tells the same |
 //! | `signed` and all of `outbox` | nothing is signed for two windows after joining |
 //! | `checkpoints/N` | the next checkpoint takes its place |
 //! | `access` | peers tell again; this device's own certificate may have to be given again |
+//! | `private` | an error, if it is no text; without it, only what the command line and the genesis say is private |
 //! | `start` | the starting model is fetched from peers |
+//! | `data/*.tokens` | made again from the data |
+//! | `data/split.json` | which text is held out is chosen anew |
+//! | `control` | nothing new is asked of the node; `swarm pause` and `resume` write it anew |
 //! | `status.json`, `report.json` | written anew; only `swarm admit` and `swarm revoke` read a round here |
 
 mod access;
 mod checkpoints;
 mod file;
 mod outbox;
+#[cfg(feature = "train")]
+mod parameters;
+#[cfg(feature = "train")]
+mod private;
 pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -51,13 +68,17 @@ use swarm_protocol::genesis::Genesis;
 use swarm_protocol::identity::{Identity, PeerKey};
 
 pub(crate) use access::{leave_statements, parse_statements, read_access, read_statements};
-pub(crate) use checkpoints::{newer_checkpoint, write_successor};
-pub(crate) use file::read_limited;
-pub(crate) use file::write_atomically;
+#[cfg(feature = "train")]
+pub(crate) use checkpoints::{START, read_state};
+pub(crate) use checkpoints::{ensure_empty, newer_checkpoint, write_successor};
+pub(crate) use file::{make_folder, read_limited, write_atomically, write_streamed};
 #[cfg(feature = "train")]
 pub(crate) use file::{open_checked, set_aside, write_checked};
 pub(crate) use outbox::Signed;
+#[cfg(feature = "train")]
+pub(crate) use parameters::{read_parameters, write_parameters};
 use snapshot::NodeSnapshot;
+pub(crate) use tokenizer::{read_tokenizer, write_tokenizer};
 
 /// A genesis file is text of a few hundred bytes; more than this is something else.
 const MAX_GENESIS: u64 = 64 * 1024;

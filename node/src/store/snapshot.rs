@@ -220,12 +220,12 @@ pub(super) fn words<T>(reader: &mut impl Read, count: usize, word: impl Fn([u8; 
 mod tests {
     use super::*;
     use std::time::Duration;
-    use swarm_protocol::architecture::Architecture;
+    use swarm_protocol::architecture::Sizes;
     use swarm_protocol::identity::Identity;
     use swarm_protocol::peer::{Part, Peer};
 
     fn genesis(seed: u64) -> Genesis {
-        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+        let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
         Genesis::new("snapshot", model, seed)
     }
 

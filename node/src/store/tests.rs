@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::Sizes;
 use swarm_protocol::peer::{Part, Peer};
 use tempfile::TempDir;
 
@@ -10,7 +10,7 @@ use super::snapshot::Totals;
 use super::*;
 
 fn genesis(seed: u64) -> Genesis {
-    let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+    let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
     Genesis::new("store", model, seed)
 }
 

@@ -23,34 +23,29 @@
 //! caller keeps the parameters; [`Learner::state`] gives the rest.
 
 use super::inner::{Inner, InnerConfig, InnerState, Outcome};
-use crate::data::{Corpus, Sampler, SamplerState};
-use crate::model::{Llama, Precision, parameter_length};
-use anyhow::{Context, Result, bail, ensure};
+use crate::data::{Examples, Sampler, SamplerState, TestSet};
+use crate::model::{Batch, Network, Precision, parameter_length};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use swarm_protocol::architecture::Architecture;
 use swarm_protocol::genesis::{Genesis, InnerOptimizer};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::Tensor;
 
-/// Windows that are evaluated at once, if a batch has fewer: without gradients they need no more memory.
+use crate::trainer::Measured;
+
+/// Examples that are evaluated at once, if a batch has fewer: without gradients they need no more memory.
 const EVALUATED_AT_ONCE: usize = 8;
 
-/// Everything that a [`Learner`] needs to know besides its text.
+/// Everything that a [`Learner`] needs to know besides its network and its data.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LearnerConfig {
-    /// Sizes of the model.
-    pub(crate) arch: Architecture,
-    /// Where to compute.
-    pub(crate) device: Device,
     /// Number format of matrix products.
     pub(crate) precision: Precision,
     /// The rule of a step.
     pub(crate) optimizer: InnerOptimizer,
-    /// Windows in a batch.
+    /// Examples in a batch.
     pub(crate) batch: usize,
-    /// Windows that go forward and back at once: [`LearnerConfig::batch`], or fewer to save memory.
+    /// Examples that go forward and back at once: [`LearnerConfig::batch`], or fewer to save memory.
     pub(crate) micro_batch: usize,
-    /// Bytes in a window's input, at most the architecture's context.
-    pub(crate) context: usize,
     /// Learning rate after the warm-up.
     pub(crate) learning_rate: f64,
     /// Steps over which the learning rate rises; 0 for none.
@@ -59,22 +54,19 @@ pub(crate) struct LearnerConfig {
     pub(crate) weight_decay: f64,
     /// Largest global norm of a gradient.
     pub(crate) clip: f64,
-    /// Of the stream of training windows.
+    /// Of the stream of training examples.
     pub(crate) seed: u64,
 }
 
 impl LearnerConfig {
     /// By the rules of `genesis`.
-    pub(crate) fn of(genesis: &Genesis, device: Device, precision: Precision, seed: u64) -> Self {
+    pub(crate) fn of(genesis: &Genesis, precision: Precision, seed: u64) -> Self {
         let training = &genesis.training;
         Self {
-            arch: genesis.model,
-            device,
             precision,
             optimizer: training.optimizer,
             batch: training.batch as usize,
             micro_batch: training.batch as usize,
-            context: genesis.model.context as usize,
             learning_rate: training.learning_rate,
             warmup_steps: training.warmup_steps.into(),
             weight_decay: training.weight_decay,
@@ -87,12 +79,12 @@ impl LearnerConfig {
 /// What a step did.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StepReport {
-    /// Mean loss of the batch before the step, in nats per byte; not finite if the step was skipped for
+    /// Mean loss of the batch before the step, in nats; not finite if the step was skipped for
     /// that reason.
     pub(crate) loss: f64,
     /// Global norm of the gradient before clipping; NaN if the step was skipped.
     pub(crate) gradient_norm: f64,
-    /// Target bytes in the batch.
+    /// Targets in the batch: tokens of a text.
     pub(crate) tokens: u64,
     /// Why the step was skipped, with a parameter's name; `None` if it was taken.
     pub(crate) skipped: Option<String>,
@@ -107,13 +99,13 @@ pub(crate) struct LearnerState {
     pub(crate) sampler: SamplerState,
 }
 
-/// A model that learns from a text.
+/// A model that learns from data.
 #[derive(Debug)]
 pub(crate) struct Learner {
     config: LearnerConfig,
-    model: Llama,
+    model: Box<dyn Network>,
     optimizer: Inner,
-    corpus: Corpus,
+    data: Box<dyn Examples>,
     sampler: Sampler,
     skipped_steps: u64,
     /// The optimizer's step at which the warm-up began.
@@ -121,8 +113,9 @@ pub(crate) struct Learner {
     /// Memory for the next gradient, and for one of a part of the batch.
     spare: Option<Tensor>,
     spare_part: Option<Tensor>,
-    /// One batch of windows, `batch * (context + 1)` bytes.
-    windows: Vec<u8>,
+    /// Of a step that was left between two parts: its batch, how many examples are done, and the sums of their
+    /// losses and gradients.
+    left: Option<(Batch, usize, f64, Tensor)>,
 }
 
 impl Learner {
@@ -130,25 +123,22 @@ impl Learner {
     ///
     /// # Errors
     /// A configuration that makes no sense, with the name of the setting; not enough memory.
-    pub(crate) fn new(config: LearnerConfig, corpus: Corpus) -> Result<Self> {
-        let LearnerConfig { arch, device, batch, micro_batch, context, .. } = config;
-        let LearnerConfig { learning_rate, weight_decay, clip, .. } = config;
+    pub(crate) fn new(
+        config: LearnerConfig,
+        model: Box<dyn Network>,
+        data: Box<dyn Examples>,
+    ) -> Result<Self> {
+        let LearnerConfig { batch, micro_batch, learning_rate, weight_decay, clip, .. } = config;
         ensure!(batch >= 1, "the batch size is 0: it must be at least 1");
         ensure!(
             (1..=batch).contains(&micro_batch),
-            "the micro-batch is {micro_batch} windows: it must be between 1 and the batch's {batch}"
-        );
-        ensure!(
-            (1..=arch.context as usize).contains(&context),
-            "the context is {context} bytes: it must be between 1 and the model's {}",
-            arch.context
+            "the micro-batch is {micro_batch} examples: it must be between 1 and the batch's {batch}"
         );
         ensure!(
             learning_rate.is_finite() && learning_rate > 0.0,
             "the learning rate is {learning_rate}: it must be a positive number"
         );
         let LearnerConfig { precision, optimizer, .. } = config;
-        let model = Llama::new(&arch, device)?.with_precision(precision);
         let constants = InnerConfig {
             optimizer,
             compute: precision.kind(),
@@ -156,23 +146,19 @@ impl Learner {
             clip,
             ..InnerConfig::default()
         };
-        let optimizer = Inner::new(model.layout(), device, constants)?;
-        let length = batch.checked_mul(context + 1).context("the batch size is too large")?;
-        let mut windows = Vec::new();
-        windows.try_reserve_exact(length).with_context(|| format!("a batch of {batch} windows"))?;
-        windows.resize(length, 0);
+        let optimizer = Inner::new(model.layout(), model.device(), constants)?;
         let sampler = Sampler::new(config.seed);
         Ok(Self {
             config,
             model,
             optimizer,
-            corpus,
+            data,
             sampler,
             skipped_steps: 0,
             anew_at: 0,
             spare: None,
             spare_part: None,
-            windows,
+            left: None,
         })
     }
 
@@ -182,10 +168,19 @@ impl Learner {
     /// Text that can no longer be read, or a failure of the device (out of memory). A loss or gradient
     /// that is not finite is no error: see [`StepReport::skipped`].
     pub(crate) fn step(&mut self, rate: f64) -> Result<StepReport> {
-        let (loss, mut gradient) = self.gradient()?;
+        self.step_unless(rate, || false)?.context("a step that nobody has stopped")
+    }
+
+    /// The same, but if `stop` says so between two micro-batches, it is left there, and the next call goes on from
+    /// there: `None`.
+    ///
+    /// # Errors
+    /// As [`Learner::step`].
+    pub(crate) fn step_unless(&mut self, rate: f64, stop: impl Fn() -> bool) -> Result<Option<StepReport>> {
+        let Some((loss, mut gradient)) = self.gradient_unless(stop)? else { return Ok(None) };
         let report = self.apply(loss, &mut gradient, rate)?;
         self.reuse(gradient);
-        Ok(report)
+        Ok(Some(report))
     }
 
     /// Takes back a gradient of this learner's that nobody needs any more: the next one comes in its memory.
@@ -199,29 +194,38 @@ impl Learner {
     /// # Errors
     /// As [`Learner::step`].
     pub(crate) fn gradient(&mut self) -> Result<(f64, Tensor)> {
-        let width = self.config.context + 1;
-        for window in self.windows.chunks_exact_mut(width) {
-            self.corpus.sample(&mut self.sampler, window)?;
-        }
-        let part = width * self.config.micro_batch;
-        let mut mean: Option<(f64, Tensor)> = None;
-        for windows in self.windows.chunks(part) {
-            let tokens = self.tokens(windows, width)?;
-            let share = windows.len() as f64 / self.windows.len() as f64;
+        self.gradient_unless(|| false)?.context("a batch of no examples")
+    }
+
+    fn gradient_unless(&mut self, stop: impl Fn() -> bool) -> Result<Option<(f64, Tensor)>> {
+        let LearnerConfig { batch: count, micro_batch, .. } = self.config;
+        // Where the model has moved since, what is there of the gradient is that much older.
+        let (batch, begun, mut mean) = match self.left.take() {
+            Some((batch, done, loss, gradient)) => (batch, done, Some((loss, gradient))),
+            None => (self.data.draw(&mut self.sampler, count)?, 0, None),
+        };
+        for start in (begun..count).step_by(micro_batch) {
+            if start > begun && stop() {
+                self.left = mean.map(|(loss, gradient)| (batch, start, loss, gradient));
+                return Ok(None);
+            }
+            let length = micro_batch.min(count - start);
+            let part = batch.part(start, length, self.model.device())?;
+            let share = length as f64 / count as f64;
             let Some((loss, gradient)) = &mut mean else {
-                let (loss, mut gradient) = self.model.loss_and_gradient(&tokens, self.spare.take())?;
+                let (loss, mut gradient) = self.model.loss_and_gradient(&part, self.spare.take())?;
                 if share < 1.0 {
                     let _ = gradient.f_mul_scalar_(share)?;
                 }
                 mean = Some((share * loss, gradient));
                 continue;
             };
-            let (loss_here, mut here) = self.model.loss_and_gradient(&tokens, self.spare_part.take())?;
+            let (loss_here, mut here) = self.model.loss_and_gradient(&part, self.spare_part.take())?;
             *loss += share * loss_here;
             let _ = gradient.f_add_(&here.f_mul_scalar_(share)?)?;
             self.spare_part = Some(here);
         }
-        mean.context("a batch of no windows")
+        Ok(mean)
     }
 
     /// The second half of a step: lets the optimizer use a gradient (its memory is overwritten), which
@@ -261,9 +265,9 @@ impl Learner {
         self.config.learning_rate * (step + 1) as f64 / warmup as f64
     }
 
-    /// Target bytes in a batch.
+    /// Targets in a batch.
     pub(crate) fn tokens_a_step(&self) -> u64 {
-        (self.config.batch * self.config.context) as u64
+        self.config.batch as u64 * self.data.targets()
     }
 
     /// Takes over another learner's parameters; the optimizer's moments stay.
@@ -286,15 +290,15 @@ impl Learner {
         self.model.parameter_count()
     }
 
-    /// The text.
-    pub(crate) fn corpus(&self) -> &Corpus {
-        &self.corpus
+    /// What it learns from.
+    pub(crate) fn data(&self) -> &dyn Examples {
+        self.data.as_ref()
     }
 
     /// Overwrites all parameters, in layout order; the optimizer's moments stay.
     ///
     /// # Errors
-    /// As [`Llama::set_parameters`].
+    /// As [`Network::set_parameters`].
     pub(crate) fn set_parameters(&mut self, values: &[f32]) -> Result<()> {
         self.model.set_parameters(values)
     }
@@ -302,59 +306,56 @@ impl Learner {
     /// Copies all parameters into `out`, in layout order.
     ///
     /// # Errors
-    /// As [`Llama::read_parameters`].
+    /// As [`Network::read_parameters`].
     pub(crate) fn read_parameters(&self, out: &mut [f32]) -> Result<()> {
         self.model.read_parameters(out)
     }
 
-    /// Mean loss on `text` in nats per byte, over at most `max_windows` windows that are evenly spaced
-    /// and do not overlap. The same text gives the same windows.
+    /// Mean loss on `set` in nats, as [`Learner::measure`].
     ///
     /// # Errors
-    /// A text shorter than one window (context + 1 bytes), `max_windows` of 0, a failure of the device.
-    pub(crate) fn evaluate(&self, text: &[u8], max_windows: usize) -> Result<f64> {
-        self.evaluate_windows(text.len() as u64, max_windows, |start, window| {
-            let source = text.get(start as usize..start as usize + window.len());
-            window.copy_from_slice(source.context("a window reaches beyond the text")?);
-            Ok(())
-        })
+    /// As [`Learner::measure`].
+    pub(crate) fn evaluate(&self, set: &dyn TestSet, most: usize) -> Result<f64> {
+        self.measure(set, most).map(|measured| measured.loss)
     }
 
-    /// As [`Learner::evaluate`], on the held-out part of the corpus.
+    /// Loss and accuracy on `set`, over at most `most` windows' worth of examples that are evenly spaced and do not
+    /// overlap. The same set gives the same examples.
     ///
     /// # Errors
-    /// As [`Learner::evaluate`]; text that can no longer be read.
-    pub(crate) fn held_out_loss(&self, max_windows: usize) -> Result<f64> {
-        self.evaluate_windows(self.corpus.held_out_bytes(), max_windows, |start, window| {
-            Ok(self.corpus.read_held_out(start, window)?)
-        })
-    }
-
-    fn evaluate_windows(
-        &self,
-        length: u64,
-        max_windows: usize,
-        mut read: impl FnMut(u64, &mut [u8]) -> Result<()>,
-    ) -> Result<f64> {
-        let width = self.config.context + 1;
-        let starts = evenly_spaced(length, width as u64, max_windows as u64);
-        let count = starts.len();
-        if count == 0 {
-            bail!("nothing to evaluate: {length} bytes of text, {max_windows} windows of {width} bytes");
-        }
-        let mut sum = 0.0;
+    /// A set without an example, `most` of 0, data that can no longer be read, a failure of the device.
+    pub(crate) fn measure(&self, set: &dyn TestSet, most: usize) -> Result<Measured> {
+        let count = set.len().min((most as u64).saturating_mul(set.examples_a_window()));
+        ensure!(count > 0, "nothing to evaluate: {}, and at most {most} examples are wanted", set.amount());
+        let (mut sum, mut hits) = (0.0, Some(0.0));
         let at_once = self.config.micro_batch.max(EVALUATED_AT_ONCE);
-        let mut batch = vec![0; at_once.min(count) * width];
-        for group in starts.collect::<Vec<_>>().chunks(at_once) {
-            for (&start, window) in group.iter().zip(batch.chunks_exact_mut(width)) {
-                read(start, window)?;
+        for start in (0..count).step_by(at_once) {
+            let batch = set.read(start..count.min(start + at_once as u64), count)?;
+            let batch = batch.part(0, batch.len(), self.model.device())?;
+            let loss = tch::no_grad(|| self.model.loss(&batch))?;
+            sum += loss.f_double_value(&[])? * batch.len() as f64;
+            if let Some(before) = hits {
+                hits = tch::no_grad(|| self.model.hits(&batch))?.map(|here| before + here);
             }
-            let filled = batch.get(..group.len() * width).context("a batch is larger than its memory")?;
-            let tokens = self.tokens(filled, width)?;
-            let loss = tch::no_grad(|| self.model.loss(&tokens))?;
-            sum += loss.f_double_value(&[])? * group.len() as f64;
         }
-        Ok(sum / count as f64)
+        Ok(Measured { loss: sum / count as f64, accuracy: hits.map(|hits| hits / count as f64) })
+    }
+
+    /// As [`Learner::measure`], on what is held out of the data.
+    ///
+    /// # Errors
+    /// As [`Learner::measure`].
+    pub(crate) fn measure_held_out(&self, most: usize) -> Result<Measured> {
+        self.measure(self.data.as_test_set(), most)
+    }
+
+    /// As [`Learner::evaluate`], on what is held out of the data.
+    ///
+    /// # Errors
+    /// As [`Learner::evaluate`].
+    #[cfg(test)]
+    pub(crate) fn held_out_loss(&self, most: usize) -> Result<f64> {
+        self.measure_held_out(most).map(|measured| measured.loss)
     }
 
     /// Forgets the mean gradient and warms up again; the mean squares stay.
@@ -387,14 +388,6 @@ impl Learner {
         Ok(())
     }
 
-    /// Bytes of windows of `width` to i64 `[windows, width]` on the device.
-    fn tokens(&self, windows: &[u8], width: usize) -> Result<Tensor, TchError> {
-        Tensor::f_from_slice(windows)?
-            .f_view([-1, width as i64])?
-            .f_to_device(self.config.device)?
-            .f_to_kind(Kind::Int64)
-    }
-
     /// Names the parameter that a loss or gradient which is not finite comes from.
     fn culprit(&self, gradient: &Tensor) -> Result<String> {
         let values = self.model.flat().f_detach()?;
@@ -413,16 +406,6 @@ impl Learner {
     }
 }
 
-/// Starts of at most `max` windows of `width` in `0..length`, as far apart as possible.
-fn evenly_spaced(length: u64, width: u64, max: u64) -> impl ExactSizeIterator<Item = u64> {
-    let count = (length / width).min(max).min(u64::from(u32::MAX)) as u32;
-    let slack = length.saturating_sub(width);
-    (0..count).map(move |i| {
-        let position = u128::from(i) * u128::from(slack) / u128::from(count.saturating_sub(1).max(1));
-        position as u64
-    })
-}
-
 /// Sets how many threads libtorch uses for one operation on the CPU.
 ///
 /// OpenMP keeps this number per thread: call it on the thread that will train.
@@ -433,20 +416,4 @@ pub(crate) fn set_threads(threads: usize) -> Result<()> {
     ensure!(threads >= 1, "0 threads: at least one is needed");
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     Ok(())
-}
-
-#[cfg(test)]
-mod unit {
-    use super::evenly_spaced;
-
-    #[test]
-    fn windows_are_evenly_spaced_and_do_not_overlap() {
-        for (length, width, max) in [(1000, 129, 100), (129, 129, 5), (1_000_003, 17, 64), (258, 129, 1)] {
-            let starts: Vec<u64> = evenly_spaced(length, width, max).collect();
-            assert_eq!(starts.len() as u64, (length / width).min(max));
-            assert!(starts.windows(2).all(|pair| pair[1] - pair[0] >= width), "{starts:?}");
-            assert!(starts.iter().all(|start| start + width <= length));
-        }
-        assert_eq!(evenly_spaced(128, 129, 5).len(), 0);
-    }
 }

@@ -8,6 +8,8 @@
 //! What training moved is taken into R before C changes, so a fold in between two steps moves the model
 //! without pushing anybody's work back, and the inner optimizer's moments live on. The node's trainer and
 //! the laboratory use this one and the same code.
+//!
+//! What is private is not extracted, and whatever C does there, Q stays: R takes up all that C gains.
 
 use std::sync::Arc;
 
@@ -35,6 +37,8 @@ pub(crate) struct Member {
     kernels: Kernels,
     residual: Residual,
     shared: Option<Coefficients>,
+    /// One flag a tile, or none at all.
+    private: Vec<bool>,
     /// The parameters when R last took up what training moved.
     start: Vec<f32>,
     now: Vec<f32>,
@@ -44,18 +48,20 @@ impl Member {
     /// Vectors that it holds besides the residual and C, f32 and as long as the parameters: `start` and `now`.
     pub(crate) const VECTORS: u64 = 2;
 
-    /// A member without a C: call [`Member::fold`] first. All vectors are `layout.len()` long. Its own
-    /// arithmetic takes as many threads as libtorch's.
+    /// A member without a C: call [`Member::fold`] first. All vectors are `layout.len()` long. What is private in
+    /// `layout` is this device's own. Its own arithmetic takes as many threads as libtorch's.
     ///
     /// # Errors
     /// The system gives no threads.
     pub(crate) fn new(layout: Arc<Layout>, learner: Learner, residual: Residual) -> Result<Self> {
         let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        let private: Vec<bool> = (0..layout.tiles().len()).map(|index| layout.is_private(index)).collect();
         Ok(Self {
             learner,
             kernels: Kernels::new(&layout, threads)?,
             residual,
             shared: None,
+            private: if private.contains(&true) { private } else { Vec::new() },
             start: vec![0.0; layout.len()],
             now: vec![0.0; layout.len()],
             layout,
@@ -86,6 +92,8 @@ impl Member {
     pub(crate) fn rebase(&mut self, before: &Coefficients, after: &Coefficients) -> Result<()> {
         self.take_up()?;
         self.residual.rebase(before, after, KEPT);
+        // Folding the new one takes up all of it there.
+        self.residual.rebase_tiles(&self.layout, before, after, &self.private, -KEPT);
         if let Some(shared) = &self.shared {
             model(&self.layout, &mut self.kernels, shared, Some(&self.residual), None, &mut self.start);
             self.learner.set_parameters(&self.start)?;
@@ -99,7 +107,13 @@ impl Member {
     /// A failure of the device.
     pub(crate) fn fold(&mut self, shared: Coefficients, touched: &[bool]) -> Result<()> {
         self.take_up()?;
-        let only = self.shared.is_some().then_some(touched);
+        if let Some(before) = &self.shared {
+            self.residual.rebase_tiles(&self.layout, before, &shared, &self.private, 1.0);
+        }
+        let others: Vec<bool> =
+            touched.iter().zip(&self.private).map(|(touched, private)| *touched && !private).collect();
+        let only = if self.private.is_empty() { touched } else { &others };
+        let only = self.shared.is_some().then_some(only);
         model(&self.layout, &mut self.kernels, &shared, Some(&self.residual), only, &mut self.start);
         self.shared = Some(shared);
         self.learner.set_parameters(&self.start)

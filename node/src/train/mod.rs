@@ -9,6 +9,8 @@
 //! A [`Learner`] is a flat f32 vector that may be read and overwritten between two steps; only the member
 //! knows of the residual and of C.
 
+#[cfg(test)]
+mod golden;
 mod inner;
 mod learner;
 pub(crate) mod member;

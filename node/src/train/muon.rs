@@ -57,7 +57,7 @@ struct Group {
 
 /// Whether Muon is meant for this parameter.
 pub(super) fn is_hidden_matrix(parameter: &Parameter) -> bool {
-    parameter.shape.len() == 2 && parameter.name.starts_with("model.layers.")
+    parameter.shape.len() == 2 && parameter.hidden
 }
 
 /// Floating point operations to make a matrix orthogonal: its gram matrix, that matrix's square, and the product
@@ -210,7 +210,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use swarm_protocol::architecture::Architecture;
+    use swarm_protocol::architecture::{LlamaConfig, Sizes};
 
     fn orthogonal(matrices: &Tensor, compute: Kind) -> Tensor {
         let (count, rows, columns) = matrices.size3().unwrap();
@@ -254,8 +254,8 @@ mod tests {
     #[test]
     fn every_hidden_matrix_moves_as_far_as_promised() {
         tch::set_num_threads(1);
-        let arch = Architecture { vocabulary: 256, dim: 16, layers: 1, heads: 2, ffn: 32, context: 16 };
-        let layout = arch.parameters();
+        let arch = Sizes { vocabulary: 256, dim: 16, layers: 1, heads: 2, ffn: 32, context: 16 };
+        let layout = LlamaConfig::from(arch).parameters();
         let muon = Muon::new(&layout);
         let shapes: Vec<_> = muon.groups.iter().map(|g| (g.rows, g.columns, g.starts.len())).collect();
         assert_eq!(shapes, [(16, 16, 4), (32, 16, 2), (16, 32, 1)]);

@@ -1,10 +1,10 @@
 //! AdamW against its formulas in f64, and the learner as a whole.
 
 use super::*;
-use crate::data::{Corpus, CorpusOptions};
-use crate::model::{Precision, initial_parameters};
+use crate::data::{Corpus, CorpusOptions, Text, TextExamples};
+use crate::model::{Given, Precision, build, initial_parameters};
 use std::io::Write;
-use swarm_protocol::architecture::{Architecture, Init, Parameter};
+use swarm_protocol::architecture::{Init, LlamaConfig, Parameter, Sizes};
 use swarm_protocol::genesis::InnerOptimizer;
 use tch::{Device, Tensor};
 
@@ -13,6 +13,7 @@ fn layout() -> Vec<Parameter> {
         name: name.into(),
         shape: shape.to_vec(),
         init: Init::Ones,
+        hidden: false,
     };
     vec![parameter("a", &[2, 2]), parameter("gain", &[2]), parameter("b", &[1, 2]), parameter("c", &[2, 1])]
 }
@@ -114,19 +115,18 @@ fn adamw_refuses_what_is_not_finite() {
     assert!(Inner::new(&layout(), Device::Cpu, wrong).unwrap_err().to_string().starts_with("beta2"));
 }
 
-fn tiny() -> Architecture {
-    Architecture { vocabulary: 256, dim: 16, layers: 1, heads: 2, ffn: 32, context: 16 }
+const CONTEXT: usize = 16;
+
+fn tiny() -> LlamaConfig {
+    Sizes { vocabulary: 256, dim: 16, layers: 1, heads: 2, ffn: 32, context: 16 }.into()
 }
 
 fn config() -> LearnerConfig {
     LearnerConfig {
-        arch: tiny(),
-        device: Device::Cpu,
         precision: Precision::F32,
         optimizer: InnerOptimizer::Adamw,
         batch: 4,
         micro_batch: 4,
-        context: 16,
         learning_rate: 1e-2,
         warmup_steps: 4,
         weight_decay: 0.1,
@@ -135,14 +135,19 @@ fn config() -> LearnerConfig {
     }
 }
 
+fn make(config: LearnerConfig, corpus: Corpus) -> anyhow::Result<Learner> {
+    let model = build(&tiny().into(), &Given::default(), Device::Cpu, config.precision)?;
+    Learner::new(config, model, Box::new(TextExamples::new(corpus, CONTEXT)))
+}
+
 fn learner(config: LearnerConfig) -> Learner {
     tch::set_num_threads(1);
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(&b"the quick brown fox jumps over the lazy dog. ".repeat(40)).unwrap();
-    let options = CorpusOptions { held_out_fraction: 0.1, ..CorpusOptions::new(config.context) };
+    let options = CorpusOptions { held_out_fraction: 0.1, ..CorpusOptions::new(CONTEXT) };
     let corpus = Corpus::open(&[file.path().to_path_buf()], options).unwrap();
-    let mut learner = Learner::new(config, corpus).unwrap();
-    learner.set_parameters(&initial_parameters(&config.arch, 2)).unwrap();
+    let mut learner = make(config, corpus).unwrap();
+    learner.set_parameters(&initial_parameters(&tiny(), 2)).unwrap();
     learner
 }
 
@@ -167,9 +172,9 @@ fn training_lowers_the_loss_on_text_it_has_not_seen() {
     // The text repeats itself: with 16 bytes of context almost every byte is certain.
     assert!(after < 1.0 && last.loss < 1.0, "{before} -> {after}, last batch {}", last.loss);
     assert_eq!(after, learner.held_out_loss(8).unwrap(), "the same windows each time");
-    let other = learner.evaluate(&b"entirely different words ".repeat(10), 8).unwrap();
+    let other = Text::of_bytes(&b"entirely different words ".repeat(10), CONTEXT).unwrap();
+    let other = learner.evaluate(&other, 8).unwrap();
     assert!(other > after + 0.5, "{other}");
-    assert!(learner.evaluate(b"short", 8).is_err());
     assert!(learner.held_out_loss(0).is_err());
 }
 
@@ -178,6 +183,26 @@ fn evaluation_does_not_depend_on_how_windows_are_batched() {
     let whole = learner(config()).held_out_loss(7).unwrap();
     let single = learner(LearnerConfig { batch: 1, micro_batch: 1, ..config() }).held_out_loss(7).unwrap();
     assert!((whole - single).abs() < 1e-5, "{whole} {single}");
+}
+
+/// A step that is left after every part ends as one that is not: the same numbers, and no window more.
+#[test]
+fn a_step_that_is_left_between_its_parts_goes_on_there() {
+    let parts = LearnerConfig { micro_batch: 1, ..config() };
+    let (mut whole, mut left) = (learner(parts), learner(parts));
+    for _ in 0..3 {
+        let mut pauses = 0;
+        let report = loop {
+            match left.step_unless(1.0, || true).unwrap() {
+                Some(report) => break report,
+                None => pauses += 1,
+            }
+        };
+        assert_eq!(pauses, parts.batch - 1);
+        assert_eq!(report, whole.step(1.0).unwrap());
+    }
+    assert_eq!(parameters(&whole), parameters(&left));
+    assert_eq!(whole.state().unwrap(), left.state().unwrap());
 }
 
 /// A batch in parts, the last one smaller, takes the steps of the whole batch, but for rounding.
@@ -211,7 +236,7 @@ fn a_restored_learner_continues_bit_for_bit() {
         let (state, snapshot) = (original.state().unwrap(), parameters(&original));
         assert_eq!(state.optimizer.step, 5);
         let moments = (state.optimizer.m.len() + state.optimizer.v.len()) as u64;
-        assert_eq!(moments, size::moments(&config.arch, optimizer), "no second moment that nobody uses");
+        assert_eq!(moments, size::moments(&tiny().into(), optimizer), "no second moment that nobody uses");
         let mut resumed = learner(LearnerConfig { seed: 999, ..config });
         resumed.set_parameters(&snapshot).unwrap();
         resumed.restore(&state).unwrap();
@@ -284,15 +309,15 @@ fn senseless_settings_are_refused_by_name() {
         (LearnerConfig { batch: 0, ..config() }, "batch"),
         (LearnerConfig { micro_batch: 5, ..config() }, "micro-batch"),
         (LearnerConfig { micro_batch: 0, ..config() }, "micro-batch"),
-        (LearnerConfig { context: 17, ..config() }, "context"),
-        (LearnerConfig { context: 0, ..config() }, "context"),
         (LearnerConfig { learning_rate: f64::NAN, ..config() }, "learning rate"),
         (LearnerConfig { weight_decay: -1.0, ..config() }, "weight decay"),
         (LearnerConfig { clip: 0.0, ..config() }, "clip"),
-        (LearnerConfig { batch: usize::MAX / 20, ..config() }, "batch"),
     ] {
-        let error = Learner::new(config, open()).unwrap_err().to_string();
+        let error = make(config, open()).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
+    let huge = LearnerConfig { batch: usize::MAX / 5, ..config() };
+    let error = make(huge, open()).unwrap().step(1.0).unwrap_err().to_string();
+    assert!(error.contains("batch"), "{error}");
     assert!(set_threads(0).is_err());
 }

@@ -11,6 +11,9 @@
 //! What folding and extracting are, [`super::member`] says. Orders are taken between two steps only, so a
 //! step is the longest time that anything waits for.
 //!
+//! While the governor's throttle is closed there are no steps: orders are still obeyed, and a step that is under way is
+//! left after the micro-batch in hand and gone on with later. Where it is half open, each step is followed by a rest.
+//!
 //! # Going ahead
 //! A delta is extracted, and then its author waits a little for those of the others. If they do not come at once
 //! ([`PATIENCE`]), the trainer begins with the steps of the next round. In that time the model stands where its own
@@ -33,7 +36,7 @@ use anyhow::{Context, Result, anyhow};
 use swarm_optimizer::layout::Layout;
 use swarm_optimizer::residual::Residual;
 use swarm_optimizer::sparse::SparseDelta;
-use swarm_protocol::genesis::Genesis;
+use swarm_protocol::genesis::{Genesis, Private};
 use swarm_protocol::packing;
 use swarm_protocol::peer::rounds::Extracted;
 use tokio::sync::mpsc::Sender;
@@ -41,7 +44,8 @@ use tokio::sync::mpsc::Sender;
 use super::inner::InnerState;
 use super::learner::{Learner, LearnerState};
 use super::member::Member;
-use crate::data::SamplerState;
+use crate::data::{SamplerState, TestSet};
+use crate::governor::Throttle;
 use crate::trainer::{Examination, NewestC, Order, SharedProgress, Told, Trainer, TrainerState};
 
 /// Windows that are measured at the end.
@@ -67,10 +71,14 @@ pub(crate) struct Setup {
     pub(crate) layout: Arc<Layout>,
     /// R, AdamW and the sampler as a snapshot left them.
     pub(crate) state: Option<TrainerState>,
-    /// Common text to measure on.
-    pub(crate) validation: Option<Vec<u8>>,
+    /// Common data to measure on.
+    pub(crate) validation: Option<Box<dyn TestSet>>,
+    /// What this device keeps to itself, besides what the genesis says.
+    pub(crate) private: Private,
     /// Threads for libtorch.
     pub(crate) threads: usize,
+    /// In which share of the time there are steps.
+    pub(crate) throttle: Throttle,
 }
 
 /// Starts the thread. `learner` makes the learner on it (libtorch's thread count is a thread's own).
@@ -118,6 +126,8 @@ struct Worker {
     /// When the last one was started, and how long it took to its extraction.
     started: Option<Instant>,
     last_round: Duration,
+    /// No step before this, if only a share of the time is to be used.
+    rest_until: Option<Instant>,
     /// A first round has been started, and the last one not extracted.
     takes_part: bool,
     /// Tokens and first and last loss since the last delta.
@@ -146,6 +156,10 @@ impl Worker {
         super::set_threads(setup.threads)?;
         let mut learner = learner()?;
         let layout = &setup.layout;
+        let parameters = setup.genesis.model.parameters();
+        let everybodys = Private::new(&setup.genesis.private, &parameters).map_err(anyhow::Error::msg)?;
+        let is_private = |name: &str| everybodys.picks(name) || setup.private.picks(name);
+        let own = layout.as_ref().clone().with_private(is_private);
         let residual = match setup.state.take() {
             None => Residual::zeros(layout),
             Some(state) => {
@@ -158,13 +172,14 @@ impl Worker {
             }
         };
         Ok(Self {
-            member: Member::new(setup.layout.clone(), learner, residual)?,
+            member: Member::new(own.into(), learner, residual)?,
             tell,
             progress,
             newest,
             round: None,
             started: None,
             last_round: Duration::ZERO,
+            rest_until: None,
             takes_part: false,
             tokens: 0,
             losses: None,
@@ -177,7 +192,7 @@ impl Worker {
             let order = if let Some(nothing_to_do) = self.pause() {
                 let idle = Instant::now();
                 let order = orders.recv_timeout(nothing_to_do);
-                if self.takes_part {
+                if self.takes_part && !self.rests() {
                     self.progress.update(|progress| progress.waiting += idle.elapsed());
                 }
                 match order {
@@ -211,6 +226,10 @@ impl Worker {
     /// How long there is nothing to do but to wait for an order; `None` if there are steps to take.
     fn pause(&self) -> Option<Duration> {
         let Some(round) = &self.round else { return Some(IDLE_CHECK) };
+        if self.rests() {
+            let left = self.rest_until.map(|until| until.saturating_duration_since(Instant::now()));
+            return Some(left.filter(|left| !left.is_zero()).unwrap_or(IDLE_CHECK).min(IDLE_CHECK));
+        }
         if !round.ahead {
             return None;
         }
@@ -220,6 +239,11 @@ impl Worker {
         let (share, least) = PATIENCE;
         let left = (self.last_round / share).max(least).saturating_sub(round.began.elapsed());
         (!left.is_zero()).then_some(left)
+    }
+
+    /// Whether the device is needed for something else.
+    fn rests(&self) -> bool {
+        self.setup.throttle.is_closed() || self.rest_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether a round has its steps, or its time is over.
@@ -305,7 +329,15 @@ impl Worker {
     fn step(&mut self) -> Result<()> {
         let Some(mut round) = self.round.take() else { return Ok(()) };
         let began = Instant::now();
-        let report = self.member.learner.step(round.rate)?;
+        let throttle = &self.setup.throttle;
+        let report = self.member.learner.step_unless(round.rate, || throttle.is_closed())?;
+        let (took, share) = (began.elapsed(), throttle.share());
+        self.rest_until = (share > 0.0 && share < 1.0).then(|| began + took.div_f64(share));
+        let Some(report) = report else {
+            self.progress.update(|progress| progress.training += took);
+            self.round = Some(round);
+            return Ok(());
+        };
         round.steps += 1;
         if let Some(why) = &report.skipped {
             tracing::warn!("step skipped: {why}");
@@ -319,13 +351,13 @@ impl Worker {
         let learner = &self.member.learner;
         let done = !round.ahead && self.is_complete(&round);
         self.progress.update(|progress| {
-            progress.training += began.elapsed();
+            progress.training += took;
             if report.skipped.is_none() {
                 progress.tokens += report.tokens;
                 progress.loss_last = Some(mean);
             }
             progress.skipped = learner.skipped_steps();
-            progress.failed_reads = learner.corpus().failed_reads();
+            progress.failed_reads = learner.data().failed_reads();
             if done {
                 progress.loss_first = progress.loss_first.or(Some(mean));
             }
@@ -366,17 +398,17 @@ impl Worker {
 
     /// Measures the shared model.
     fn validate(&mut self) -> Result<()> {
-        let Some(text) = &self.setup.validation else { return Ok(()) };
-        let loss = self.member.with_shared(|learner| learner.evaluate(text, QUICK_WINDOWS))?;
+        let Some(set) = &self.setup.validation else { return Ok(()) };
+        let loss = self.member.with_shared(|learner| learner.evaluate(set.as_ref(), QUICK_WINDOWS))?;
         loss.map_or(Ok(()), |loss| self.tell(Told::Validated(loss)))
     }
 
     /// Measures both models on both texts.
     fn examine(&mut self, windows: usize) -> Result<()> {
-        let text = &self.setup.validation;
+        let set = &self.setup.validation;
         let measure = |learner: &Learner| {
-            let given = text.as_ref().map(|text| learner.evaluate(text, windows)).transpose()?;
-            anyhow::Ok((given, learner.held_out_loss(windows)?))
+            let given = set.as_ref().map(|set| learner.measure(set.as_ref(), windows)).transpose()?;
+            anyhow::Ok((given, learner.measure_held_out(windows)?))
         };
         let (personal, own_personal) = measure(&self.member.learner)?;
         let Some((shared, own_shared)) = self.member.with_shared(measure)? else { return Ok(()) };

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::tile::SIDE_BY_SIDE;
 use super::*;
 use crate::coefficients::UNIT;
 use crate::residual::{Residual, model};
@@ -9,8 +10,10 @@ use crate::topk;
 
 /// Tiles of every kind: full and ragged, side by side and alone, and vectors.
 fn layout(side: usize, rows: usize, cols: usize) -> Layout {
-    let shapes =
-        [("a", vec![rows, cols]), ("b", vec![2 * side, 3 * side]), ("c", vec![side + 5]), ("d", vec![7])];
+    let mut shapes =
+        vec![("a", vec![rows, cols]), ("b", vec![2 * side, 3 * side]), ("c", vec![side + 5]), ("d", vec![7])];
+    // One vector's last tile is the first of a group of neighbours, and the next one's are wider.
+    shapes.extend([("e", vec![SIDE_BY_SIDE * side + 3]), ("f", vec![2 * side])]);
     Layout::new(shapes, side).unwrap()
 }
 

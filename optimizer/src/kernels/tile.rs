@@ -28,12 +28,13 @@ pub(super) fn is_fast(tile: &Tile, lanes: usize) -> bool {
 }
 
 /// The tiles from `first` on, up to `end`, that lie side by side, so that their rows are one run of memory in
-/// parameter order; at most [`SIDE_BY_SIDE`].
+/// parameter order; at most [`SIDE_BY_SIDE`], none larger than the first. One vector can follow another.
 fn neighbours(tiles: &[Tile], first: usize, end: usize) -> &[Tile] {
     let tiles = &tiles[first..end.min(first + SIDE_BY_SIDE)];
+    let widest = tiles[0].cols;
     let touch = |pair: &[Tile]| {
         let [a, b] = pair else { return false };
-        a.rows == b.rows && a.start_of(0) + a.cols == b.start_of(0)
+        a.rows == b.rows && b.cols <= widest && a.start_of(0) + a.cols == b.start_of(0)
     };
     let more = tiles.windows(2).take_while(|pair| touch(pair)).count();
     &tiles[..=more]
@@ -89,7 +90,10 @@ pub(super) fn advance<S: Lanes>(
                 }
             }
             if let Some((k, max_exponent)) = pass.extract {
-                let share = layout.tile_k(tile.area(), k);
+                let share = layout.share(index, tile, k);
+                if share == 0 {
+                    continue;
+                }
                 if is_fast(tile, S::F32_LANES) {
                     work.selector.select(simd, block, share);
                 } else {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use swarm_optimizer::layout::Layout;
 use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::anti_entropy::MAX_PENDING;
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::Sizes;
 use swarm_protocol::delta::{Header, SignedHeader};
 use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
@@ -29,7 +29,7 @@ const LONGEST: usize = 300;
 fn genesis() -> &'static (Arc<Genesis>, Layout) {
     static GENESIS: OnceLock<(Arc<Genesis>, Layout)> = OnceLock::new();
     GENESIS.get_or_init(|| {
-        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+        let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
         let mut genesis = Genesis::new("fuzzed", model, 1);
         genesis.rule.tile = 8;
         genesis.rule.k = 4;

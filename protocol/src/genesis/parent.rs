@@ -1,24 +1,23 @@
-//! Where a forked swarm comes from: the table `[parent]` of its genesis.
+//! Where a swarm's model comes from, if it is not drawn from the seed: the table `[parent]` of its genesis.
 //!
-//! A fork goes on with the model of another swarm under new rules. Its starting point C0 is then not drawn
-//! from the seed but is that swarm's C, which the genesis names by its digest: whoever has bytes with this
-//! digest has C0, wherever they come from.
+//! A fork goes on with the model of another swarm under new rules; other swarms begin with a model that somebody
+//! had in a file. The starting point C0 is then that model, which the genesis names by its digest: whoever has
+//! bytes with this digest has C0, wherever they come from.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// The swarm, and the state of it, that a fork begins with.
+/// The state that a swarm begins with, and the swarm that it is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parent {
-    /// The parent's swarm id.
-    #[serde(with = "hex")]
-    pub swarm: Digest,
+    /// The parent's swarm id; `None` if the model comes from a file.
+    #[serde(default)]
+    pub swarm: Option<Digest>,
     /// Number of the parent's rounds that are in it.
     pub settled: u64,
     /// State digest of C0.
-    #[serde(with = "hex")]
     pub state: Digest,
 }
 
@@ -32,40 +31,26 @@ impl Parent {
         if i64::try_from(self.settled).is_err() {
             return Err(format!("parent.settled = {}: must be below 2^63", self.settled));
         }
+        if self.swarm.is_none() && self.settled > 0 {
+            return Err(format!("parent.settled = {}: must be 0 without parent.swarm", self.settled));
+        }
         Ok(())
     }
 
     /// The table as TOML, with a comment for every key.
     pub(super) fn to_toml(self) -> String {
         let Self { swarm, settled, state } = self;
+        let from = swarm.map_or_else(
+            || "# a model that came from a file".to_owned(),
+            |swarm| format!("# this swarm's model\nswarm = \"{swarm}\""),
+        );
         format!(
-            "\n[parent]                # the start is this swarm's model: [model] and tile must stay as they are\n\
-             swarm = \"{swarm}\"\n\
-             settled = {settled}            # its rounds that are in the model\n\
+            "\n[parent]                # where the start comes from: [model] and tile must stay as they are\n\
+             {from}\n\
+             settled = {settled}            # rounds of that swarm that are in the model\n\
              # BLAKE3 of the coefficients, 32-bit little-endian integers\n\
              state = \"{state}\"\n"
         )
-    }
-}
-
-/// Digests as people write them in text; as they are in canonical bytes.
-mod hex {
-    use super::{Deserialize, Deserializer, Digest, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            serializer.collect_str(digest)
-        } else {
-            digest.serialize(serializer)
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
-        if deserializer.is_human_readable() {
-            String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-        } else {
-            Digest::deserialize(deserializer)
-        }
     }
 }
 
@@ -77,7 +62,7 @@ mod tests {
 
     fn fork() -> Genesis {
         let mut genesis = Genesis::new("fork", Architecture::preset("nano").unwrap(), 5);
-        let (swarm, state) = (Digest::of_bytes(b"parent"), Digest::of_bytes(b"state"));
+        let (swarm, state) = (Some(Digest::of_bytes(b"parent")), Digest::of_bytes(b"state"));
         genesis.parent = Some(Parent { swarm, settled: 24, state });
         genesis
     }
@@ -88,8 +73,11 @@ mod tests {
         let text = fork.to_toml();
         let read = Genesis::parse(&text).unwrap();
         assert_eq!((&read, read.swarm_id()), (&fork, fork.swarm_id()));
-        let changes: [fn(&mut Parent); 3] =
-            [|parent| parent.swarm.0[0] ^= 1, |parent| parent.settled += 1, |parent| parent.state.0[31] ^= 1];
+        let changes: [fn(&mut Parent); 3] = [
+            |parent| parent.swarm = Some(Digest::of_bytes(b"other")),
+            |parent| parent.settled += 1,
+            |parent| parent.state.0[31] ^= 1,
+        ];
         for change in changes {
             let mut other = fork.clone();
             other.parent.as_mut().map(change).unwrap();
@@ -103,9 +91,10 @@ mod tests {
         let plain = Genesis { parent: None, ..fork.clone() };
         let (with, without) = (fork.canonical_bytes(), plain.canonical_bytes());
         let parent = fork.parent.unwrap();
-        let (none, before) = without.split_last().unwrap();
-        assert_eq!(*none, 0);
-        let some = [&[1][..], &parent.swarm.0, &24u64.to_le_bytes(), &parent.state.0].concat();
+        // What follows says that there is no tokenizer.
+        let before = without.strip_suffix(&[0, 0]).unwrap();
+        let swarm = parent.swarm.unwrap();
+        let some = [&[1, 1][..], &swarm.0, &24u64.to_le_bytes(), &parent.state.0, &[0]].concat();
         assert_eq!(with, [before, &some].concat());
         assert_eq!(Genesis::from_canonical_bytes(&with).unwrap(), fork);
     }

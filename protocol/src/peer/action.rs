@@ -11,7 +11,8 @@ use crate::identity::PeerKey;
 /// How a peer takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Whether it trains and publishes; otherwise it replicates only.
+    /// Whether it trains and publishes; otherwise it replicates only. A trainer that pauses replicates meanwhile: see
+    /// [`super::Peer::set_training`].
     pub trains: bool,
     /// If nobody has been met by this time, be the swarm alone. `None`: wait for somebody.
     pub found_after: Option<Duration>,

@@ -170,15 +170,21 @@ impl Peer {
         self.part_failed(hash);
     }
 
-    /// Up to `length` bytes from `offset` of a body, of a part of a checkpoint, or of the genesis, and how long that
-    /// is. The genesis goes by the swarm id, for those who have been told no more than that.
+    /// Up to `length` bytes from `offset` of a body, of a part of a checkpoint, of the genesis or of the tokenizer,
+    /// and how long that is. The genesis goes by the swarm id, for those who have been told no more than that.
     fn piece(&self, hash: &Digest, offset: u64, length: usize) -> Option<(u64, Vec<u8>)> {
         let genesis = (*hash == self.swarm).then(|| self.genesis.canonical_bytes());
-        let held = genesis.as_deref().or_else(|| self.log.body(hash).map(|body| &body[..]));
+        let tokenizer = self.tokenizer.as_deref().filter(|_| self.is_tokenizer(hash));
+        let held = genesis.as_deref().or(tokenizer).or_else(|| self.log.body(hash).map(|body| &body[..]));
         let Some(body) = held else { return self.checkpoints.blob(hash, offset, length) };
         let start = usize::try_from(offset).ok().filter(|start| *start < body.len())?;
         let end = start.saturating_add(length).min(body.len());
         Some((body.len() as u64, body[start..end].to_vec()))
+    }
+
+    /// Whether this is the hash of the tokenizer that the genesis names.
+    pub(super) fn is_tokenizer(&self, hash: &Digest) -> bool {
+        self.genesis.tokenizer.is_some_and(|tokenizer| tokenizer.blake3 == *hash)
     }
 
     /// A piece that a neighbour asks for.

@@ -2,7 +2,7 @@
 //!
 //! A peer that connects is a stranger until it has shown, or others have told, that it is admitted. Both ends ask each
 //! other at once (`Request::Access`, which carries the asker's own certificates); nothing else is answered to a
-//! stranger but the genesis, which is no secret, and no state is fetched from one. A stranger that cannot show
+//! stranger but the genesis and the tokenizer it names, which are no secrets, and no state is fetched from one. A stranger that cannot show
 //! anything within [`GRACE`] is disconnected. Somebody who has been revoked is a stranger again at once, and
 //! disconnected as soon as it has had the time to hear why.
 //!
@@ -125,7 +125,9 @@ impl Peer {
 
     /// Whether `request` is answered to `peer`.
     pub(super) fn may_ask(&self, peer: &PeerKey, request: &Request) -> bool {
-        let genesis = matches!(request, Request::Blob { hash, .. } if *hash == self.swarm);
+        // The tokenizer belongs to the genesis, and is fetched with it.
+        let genesis =
+            matches!(request, Request::Blob { hash, .. } if *hash == self.swarm || self.is_tokenizer(hash));
         genesis || self.is_let_in(peer)
     }
 

@@ -30,6 +30,7 @@ mod admission;
 mod blobs;
 mod branch;
 mod catch_up;
+mod discipline;
 mod exchange;
 mod faults;
 mod gate;
@@ -44,7 +45,6 @@ pub use action::{Action, Part, Report, Verdict};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use swarm_optimizer::coefficients::Coefficients;
 use swarm_optimizer::layout::Layout;
@@ -62,7 +62,7 @@ use crate::ledger::{Accounts, Fate, Ledger};
 use crate::membership::Membership;
 use crate::pacer::Pacer;
 use crate::packing;
-use crate::rates::{Kind, Rates, Room};
+use crate::rates::Rates;
 use crate::replica::Replica;
 use crate::round_log::RoundLog;
 use crate::wire::{Checkpoint, Role, Status};
@@ -89,6 +89,8 @@ enum Phase {
 /// A peer's whole state, apart from what only the trainer knows (the residual).
 pub struct Peer {
     genesis: Arc<Genesis>,
+    /// The tokenizer that the genesis names, if this peer has it: for those who join.
+    tokenizer: Option<Arc<[u8]>>,
     swarm: Digest,
     layout: Arc<Layout>,
     identity: Identity,
@@ -221,9 +223,19 @@ impl Peer {
             refusals: BTreeMap::new(),
             strikes: BTreeMap::new(),
             actions: VecDeque::new(),
+            tokenizer: None,
             genesis,
             layout,
         })
+    }
+
+    /// Serves these bytes, from now on, to whoever asks for the tokenizer that the genesis names. Returns whether they
+    /// are it; nothing is served otherwise.
+    pub fn serve_tokenizer(&mut self, bytes: Arc<[u8]>) -> bool {
+        let pinned = self.genesis.tokenizer.map(|tokenizer| tokenizer.blake3);
+        let is_it = pinned == Some(Digest::of_bytes(&bytes));
+        self.tokenizer = is_it.then_some(bytes);
+        is_it
     }
 
     /// Asks `checks`, instead of computing each answer itself, from now on.
@@ -451,57 +463,5 @@ impl Peer {
 
     fn report(&mut self, report: Report) {
         self.actions.push_back(Action::Report(report));
-    }
-
-    /// Counts what is nobody's fault, or whose is told elsewhere. Returns how often it has happened.
-    fn count(&mut self, kind: &'static str) -> u64 {
-        let count = self.refusals.entry(kind).or_insert(0);
-        *count += 1;
-        *count
-    }
-
-    /// Counts a dropped message; reports the first of its kind.
-    fn refuse(&mut self, kind: &'static str, peer: PeerKey) {
-        if self.count(kind) == 1 {
-            self.report(Report::Refused { kind, peer });
-        }
-    }
-
-    /// Whether `peer` keeps to its rate with `tokens` more of this kind; what goes over it is counted, and after a long
-    /// time taken as what it is.
-    fn within_rate(&mut self, now: Time, peer: PeerKey, kind: Kind, tokens: u64) -> bool {
-        match self.rates.take(now, peer, kind, tokens) {
-            Room::Enough => true,
-            Room::None => {
-                self.refuse(kind.refusal(), peer);
-                false
-            }
-            Room::LongNone => {
-                self.strike(kind.refusal(), peer);
-                false
-            }
-        }
-    }
-
-    /// Counts a broken rule; after a few, the peer is cut off for a while.
-    fn strike(&mut self, kind: &'static str, peer: PeerKey) {
-        const STRIKES: u32 = 8;
-        const MAX_TRACKED: usize = 4096;
-        self.refuse(kind, peer);
-        if self.strikes.len() >= MAX_TRACKED {
-            self.strikes.clear();
-        }
-        let strikes = self.strikes.entry(peer).or_insert(0);
-        *strikes += 1;
-        if *strikes >= STRIKES {
-            self.ban(kind, peer);
-        }
-    }
-
-    /// Cuts off a peer that has certainly done what no honest one does.
-    fn ban(&mut self, kind: &'static str, peer: PeerKey) {
-        const BAN: Duration = Duration::from_secs(600);
-        self.strikes.remove(&peer);
-        self.actions.push_back(Action::Ban { peer, duration: BAN, reason: kind });
     }
 }

@@ -91,6 +91,19 @@ impl Peer {
         self.actions.push_back(Action::Extract { round: self.round, k: self.genesis.rule.k });
     }
 
+    /// Whether there is training to be done here, from `now` on. A peer that was made for training can pause: it is a
+    /// replica meanwhile, says so to its neighbours, and nobody waits for it. An own delta that is on its way still
+    /// goes out. What was trained for a round that is left stays in the residual.
+    pub fn set_training(&mut self, now: Time, trains: bool) {
+        if std::mem::replace(&mut self.part.trains, trains) == trains {
+            return;
+        }
+        if trains && matches!(self.phase, Phase::Training) {
+            self.begin_round(now);
+        }
+        self.continue_phase(now);
+    }
+
     /// The trainer has extracted its delta. It is signed and goes to disk before it goes anywhere else.
     pub fn handle_extracted(&mut self, now: Time, extracted: Extracted) {
         let Phase::Extracting(round) = self.phase else { return };
@@ -188,11 +201,18 @@ impl Peer {
         self.ask_pieces(now);
     }
 
-    /// Whether every author that is expected has its delta of this round in the log.
+    /// Whether every author that is expected has its delta of this round in the log. A neighbour that says that it
+    /// does not train is not expected.
     fn everyone_is_in(&self) -> bool {
         let cut = self.log.cut(self.round);
+        let trains = |author| {
+            let told = self.neighbours.get(author).and_then(|neighbour| neighbour.status.as_ref());
+            told.is_none_or(|(status, _)| status.role == Role::Author)
+        };
         let mut recent = self.membership.recent(self.round);
-        recent.all(|(author, latest)| latest >= self.round || !self.log.is_above(cut, self.round, author))
+        recent.all(|(author, latest)| {
+            latest >= self.round || !trains(author) || !self.log.is_above(cut, self.round, author)
+        })
     }
 
     /// Whether most neighbours are so far behind that going on would settle rounds that they are still
@@ -304,12 +324,15 @@ impl Peer {
 
     /// `round` has settled: what became of the own delta?
     pub(super) fn close_account(&mut self, round: u64) {
+        let own = self.log.delta_of(round, &self.me);
         let part = match self.log.entry(round, &self.me) {
+            // What does not count is for the residual as if it had not come.
+            Some(Entry::Delta(_)) if own.is_some_and(|own| self.replica.leaves_out(own)) => Part::Absent,
             Some(Entry::Delta(delta)) => Part::Counts(delta.id),
             Some(Entry::Void(_)) => Part::Void,
             None => Part::Absent,
         };
-        let own = self.log.delta_of(round, &self.me).map(|delta| delta.body.clone());
+        let own = own.map(|delta| delta.body.clone());
         match (self.ledger.settle(round, part), own) {
             (Some(ledger::Entry::Return(body)), _) => self.actions.push_back(Action::Return { round, body }),
             (Some(ledger::Entry::Take), Some(body)) => self.actions.push_back(Action::Take { round, body }),

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use swarm_optimizer::sparse::{Entry, Step};
 
 use super::*;
-use crate::architecture::Architecture;
+use crate::architecture::Sizes;
 use crate::checks::Direct;
 use crate::delta::Header;
 use crate::genesis::Genesis;
@@ -36,7 +36,7 @@ fn steps() -> impl Strategy<Value = Event> {
 }
 
 fn genesis() -> Genesis {
-    let model = Architecture { vocabulary: 2, dim: 2, layers: 1, heads: 1, ffn: 2, context: 2 };
+    let model = Sizes { vocabulary: 2, dim: 2, layers: 1, heads: 1, ffn: 2, context: 2 };
     let mut genesis = Genesis::new("replica", model, 1);
     (genesis.rule.tile, genesis.rule.k, genesis.rule.publishers) = (8, 8, 3);
     genesis

@@ -12,7 +12,7 @@ use swarm_optimizer::kernels::Kernels;
 use swarm_optimizer::residual::Residual;
 use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
 use swarm_protocol::Time;
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::Sizes;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::identity::{Identity, PeerKey};
 use swarm_protocol::packing;
@@ -27,7 +27,7 @@ pub const REPLICA: Part = Part { trains: false, found_after: Some(Duration::ZERO
 /// A small swarm's genesis: rounds of a second or so, a window of eight: six seconds, so that
 /// anti-entropy (a status a second, a second of patience) repairs what gossip loses before a round settles.
 pub fn genesis() -> Arc<Genesis> {
-    let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+    let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
     let mut genesis = Genesis::new("virtual", model, 1);
     genesis.rule.tile = 8;
     genesis.rule.k = 4;
@@ -91,6 +91,8 @@ pub struct World {
     pub published: Vec<u64>,
     /// Deltas are a few numbers, so that a large model costs no time.
     pub sparse: bool,
+    /// All find nearly the same, but this one the opposite.
+    pub contrary: Option<usize>,
     genesis: Arc<Genesis>,
     queue: BTreeMap<(Time, u64), Event>,
     sequence: u64,
@@ -126,6 +128,7 @@ impl World {
             passed_on: Vec::new(),
             published: Vec::new(),
             sparse: false,
+            contrary: None,
             genesis,
             queue: BTreeMap::new(),
             sequence: 0,
@@ -374,7 +377,11 @@ impl World {
             self.peers[at].handle_extracted(self.now, extracted);
             return;
         }
-        let values = (0..layout.len()).map(|_| (self.below(2001) as f32 - 1000.0) * 1e-5).collect();
+        let scale = self.contrary.map_or(0.0, |contrary| if at == contrary { -5e-3 } else { 5e-3 });
+        let common = |index: usize| scale * ((index * 7919 + round as usize) % 13) as f32 - 6.0 * scale;
+        let common: Vec<f32> = (0..layout.len()).map(common).collect();
+        let own = common.into_iter().map(|common| common + (self.below(2001) as f32 - 1000.0) * 1e-5);
+        let values = own.collect();
         let mut residual = Residual::from_values(&layout, values).unwrap();
         let rule = self.genesis.rule;
         let delta = residual.extract(&layout, &mut Kernels::single(&layout), k as usize, rule.max_exponent);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::Sizes;
 use swarm_protocol::genesis::Genesis;
 
 /// What a peer with bad intentions does, besides taking part.
@@ -165,7 +165,7 @@ impl Options {
 
     /// The swarm: a tiny model, and rounds as the options say.
     pub fn genesis(&self) -> Genesis {
-        let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+        let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
         let mut genesis = Genesis::new("simulated", model, self.seed >> 1);
         let milliseconds = u32::try_from(self.round.as_millis()).unwrap_or(u32::MAX);
         genesis.rule.tile = 8;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use swarm_optimizer::layout::Layout;
 use swarm_optimizer::sparse::{Entry, SparseDelta, Step};
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::Sizes;
 use swarm_protocol::checks::Checks;
 use swarm_protocol::delta::{Header, SignedHeader};
 use swarm_protocol::digest::Digest;
@@ -62,7 +62,7 @@ struct Stock {
 }
 
 static STOCK: LazyLock<Stock> = LazyLock::new(|| {
-    let model = Architecture { vocabulary: 2, dim: 2, layers: 1, heads: 1, ffn: 2, context: 2 };
+    let model = Sizes { vocabulary: 2, dim: 2, layers: 1, heads: 1, ffn: 2, context: 2 };
     let mut genesis = Genesis::new("order", model, 1);
     genesis.rule.tile = 8;
     genesis.rule.k = 16;

@@ -33,8 +33,8 @@ fn agreed(options: &Options) -> Summary {
 fn good_weather() {
     let summary = agreed(&small());
     assert_eq!((summary.agreed, summary.finished, summary.parted_settlements), (16, 16, 0));
-    // Eight authors a round, but for a few places that stay free, and nothing is missed.
-    assert!((8 * 23..=8 * 24).contains(&summary.folded) && summary.missed == 0, "{summary}");
+    // Eight authors a round, but for a few places that stay free (ranks follow from the swarm id), and nothing is missed.
+    assert!((8 * 22..=8 * 24).contains(&summary.folded) && summary.missed == 0, "{summary}");
     assert_eq!(summary.published, summary.folded + summary.crowded);
     // Sixteen authors for eight places: who comes too late for one is told so.
     let refused: Vec<_> =

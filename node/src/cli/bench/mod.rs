@@ -5,6 +5,8 @@
 //! reports the ratio. A further benchmark is a file with a struct that has `execute`, and two lines below.
 
 mod delta;
+#[cfg(feature = "train")]
+mod generate;
 mod network;
 mod optimizer;
 #[cfg(feature = "train")]
@@ -30,6 +32,8 @@ pub(super) struct Bench {
 enum What {
     #[cfg(feature = "train")]
     Train(train::Train),
+    #[cfg(feature = "train")]
+    Generate(generate::Generate),
     Network(network::Network),
     Optimizer(optimizer::Optimizer),
     Wire(wire::Wire),
@@ -40,6 +44,8 @@ impl Bench {
         match self.what {
             #[cfg(feature = "train")]
             What::Train(bench) => bench.execute(),
+            #[cfg(feature = "train")]
+            What::Generate(bench) => bench.execute(),
             What::Network(bench) => bench.execute(),
             What::Optimizer(bench) => bench.execute(),
             What::Wire(bench) => bench.execute(),

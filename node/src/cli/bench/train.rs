@@ -14,13 +14,13 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use swarm_optimizer::residual::whole_model;
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::LlamaConfig;
 use swarm_protocol::genesis::{Genesis, InnerOptimizer};
 use swarm_protocol::initial;
 
 use super::{Progress, cpu_seconds, median, print, use_threads};
-use crate::data::{Corpus, CorpusOptions, Sampler, sample_text};
-use crate::model::{DeviceChoice, Precision};
+use crate::data::{Corpus, CorpusOptions, Sampler, TextExamples, sample_text};
+use crate::model::{self, DeviceChoice, Precision, language_model};
 use crate::train::{Learner, LearnerConfig};
 
 /// The baseline.
@@ -39,7 +39,7 @@ const FIRST_TOLERANCE_BF16: f64 = 1e-2;
 #[derive(Args)]
 pub(super) struct Train {
     /// Models to measure.
-    #[arg(long, value_delimiter = ',', default_value = "nano,micro", value_parser = Architecture::PRESETS)]
+    #[arg(long, value_delimiter = ',', default_value = "nano,micro", value_parser = LlamaConfig::PRESETS)]
     model: Vec<String>,
 
     /// A Python that has torch. Without one: python3 -m venv .venv && .venv/bin/pip install torch==2.13.0 numpy,
@@ -178,7 +178,7 @@ impl Train {
         progress: &Progress,
         version: &mut String,
     ) -> Result<Comparison> {
-        let arch = Architecture::preset(name).ok_or_else(|| anyhow!("no model is called {name}"))?;
+        let arch = LlamaConfig::preset(name).ok_or_else(|| anyhow!("no model is called {name}"))?;
         let mut genesis = Genesis::new("bench", arch, 1);
         genesis.training.optimizer =
             InnerOptimizer::named(&self.optimizer).context("no optimizer is called like this")?;
@@ -257,12 +257,14 @@ struct Swarm {
 impl Swarm {
     /// Writes the starting values to `folder/start`.
     fn new(genesis: &Genesis, precision: Precision, folder: &Path) -> Result<Self> {
-        let context = genesis.model.context as usize;
+        let context = language_model(&genesis.model)?.context as usize;
         let text = folder.join("text");
         std::fs::write(&text, sample_text(WINDOWS * (context + 1))).context("no temporary file")?;
         let open = || Corpus::open(std::slice::from_ref(&text), CorpusOptions::new(context));
-        let config = LearnerConfig::of(genesis, DeviceChoice::Cpu.resolve()?, precision, 1);
-        let mut learner = Learner::new(config, open()?)?;
+        let config = LearnerConfig::of(genesis, precision, 1);
+        let model =
+            model::build(&genesis.model, &model::Given::default(), DeviceChoice::Cpu.resolve()?, precision)?;
+        let mut learner = Learner::new(config, model, Box::new(TextExamples::new(open()?, context)))?;
         let layout = genesis.layout()?;
         let flat = whole_model(&layout, &initial::coefficients(genesis, &layout), None);
         learner.set_parameters(&flat)?;
@@ -274,10 +276,12 @@ impl Swarm {
 
     /// Writes the batches that the learner will draw in its next `steps` steps.
     fn write_batches(&mut self, steps: usize, path: &Path) -> Result<()> {
-        let mut bytes = vec![0; steps * self.batch * self.width];
-        for window in bytes.chunks_exact_mut(self.width) {
+        let mut tokens = vec![0; steps * self.batch * self.width];
+        for window in tokens.chunks_exact_mut(self.width) {
             self.text.sample(&mut self.sampler, window)?;
         }
+        // The other side reads bytes.
+        let bytes: Vec<u8> = tokens.into_iter().filter_map(|token| u8::try_from(token).ok()).collect();
         std::fs::write(path, bytes).context("no temporary file")
     }
 
@@ -322,7 +326,7 @@ impl PyTorch {
         threads: usize,
         folder: &Path,
     ) -> Result<Self> {
-        let (arch, training) = (&genesis.model, &genesis.training);
+        let (arch, training) = (language_model(&genesis.model)?, &genesis.training);
         let (script, batches) = (folder.join("bench_train.py"), folder.join("batches"));
         std::fs::write(&script, SCRIPT).context("no temporary file")?;
         let config = serde_json::json!({

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use swarm_optimizer::demo::{Demo, DemoConfig, Sent};
 
 use super::{Done, Mean, Orders, Team, TeamState};
+use crate::data::TestSet;
 use crate::lab::settings::Settings;
 use crate::model::copy_out_of;
 use crate::train::Learner;
@@ -90,7 +91,7 @@ impl Team for DemoTeam {
         Ok(done)
     }
 
-    fn validate(&mut self, text: &[u8], windows: usize) -> Result<f64> {
+    fn validate(&mut self, text: &dyn TestSet, windows: usize) -> Result<f64> {
         self.learners.first().context("no learners")?.evaluate(text, windows)
     }
 

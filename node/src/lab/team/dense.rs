@@ -18,6 +18,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::{Done, Mean, Orders, Team, TeamState, distance, managed};
+use crate::data::TestSet;
 use crate::lab::settings::{Method, Settings};
 use crate::train::Learner;
 
@@ -111,7 +112,7 @@ impl Team for Dense {
         Ok(done)
     }
 
-    fn validate(&mut self, text: &[u8], windows: usize) -> Result<f64> {
+    fn validate(&mut self, text: &dyn TestSet, windows: usize) -> Result<f64> {
         let asked = if self.settings.method == Method::Local { self.learners.len() } else { 1 };
         let mut mean = Mean::default();
         for learner in self.learners.iter().take(asked) {

@@ -22,7 +22,8 @@ use swarm_protocol::initial;
 use tch::Device;
 
 use super::settings::{Method, Settings};
-use crate::data::{Corpus, CorpusOptions};
+use crate::data::{Corpus, CorpusOptions, TestSet, TextExamples};
+use crate::model::{self, language_model};
 use crate::train::{Learner, LearnerConfig, LearnerState};
 
 /// What a round is to be like.
@@ -94,13 +95,13 @@ pub(crate) trait Team {
     ///
     /// # Errors
     /// A failure of the device, a text shorter than a window.
-    fn validate(&mut self, text: &[u8], windows: usize) -> Result<f64>;
+    fn validate(&mut self, text: &dyn TestSet, windows: usize) -> Result<f64>;
 
     /// Mean loss of the learners' own models, where they differ from the shared one.
     ///
     /// # Errors
     /// As [`Team::validate`].
-    fn personal(&mut self, _text: &[u8], _windows: usize) -> Result<Option<f64>> {
+    fn personal(&mut self, _text: &dyn TestSet, _windows: usize) -> Result<Option<f64>> {
         Ok(None)
     }
 
@@ -150,13 +151,15 @@ fn learner(
     number: u64,
     device: Device,
 ) -> Result<Learner> {
-    let mut options = CorpusOptions::new(genesis.model.context as usize);
+    let context = language_model(&genesis.model)?.context as usize;
+    let mut options = CorpusOptions::new(context);
     // The validation text is apart; a learner's own held-out part is not needed.
     options.held_out_fraction = 0.005;
     let corpus = Corpus::open(std::slice::from_ref(shard), options)?;
     let seed = settings.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(number);
-    let config = LearnerConfig::of(genesis, device, settings.precision, seed);
-    Learner::new(config, corpus)
+    let config = LearnerConfig::of(genesis, settings.precision, seed);
+    let model = model::build(&genesis.model, &model::Given::default(), device, settings.precision)?;
+    Learner::new(config, model, Box::new(TextExamples::new(corpus, context)))
 }
 
 /// The parameters that everyone starts from.

@@ -26,6 +26,7 @@ use swarm_protocol::{initial, wire};
 use super::dense::warn;
 use super::weather::Weather;
 use super::{Done, Mean, OpenRound, Orders, Team, TeamState, managed};
+use crate::data::TestSet;
 use crate::lab::attack::{Scene, attacked};
 use crate::lab::settings::Settings;
 use crate::train::Learner;
@@ -150,10 +151,10 @@ impl Swarm {
                 *folded = set;
             }
         }
-        for (author, member) in self.members.iter_mut().enumerate() {
-            let settling = self.open.iter().filter(|(round, _)| **round + window <= now + 1);
-            for (round, open) in settling {
-                if self.weather.loses(*round, author) {
+        for (round, open) in self.open.iter().filter(|(round, _)| **round + window <= now + 1) {
+            let left_out = if self.settings.undefended { Vec::new() } else { self.left_out(open) };
+            for (author, member) in self.members.iter_mut().enumerate() {
+                if self.weather.loses(*round, author) || left_out.contains(&author) {
                     member.give_back(&open.deltas[author]);
                 }
             }
@@ -163,6 +164,16 @@ impl Swarm {
         }
         self.open = self.open.split_off(&(now + 2).saturating_sub(window));
         self.heal(now)
+    }
+
+    /// The authors of a settled round whose deltas did not count.
+    fn left_out(&self, open: &Open) -> Vec<usize> {
+        let mut bodies = BTreeSet::new();
+        let authors = open.folded.first().into_iter().flatten().map(|&author| author as usize);
+        let authors: Vec<usize> = authors.filter(|&author| bodies.insert(&open.bodies[author])).collect();
+        let deltas: Vec<_> = authors.iter().map(|&author| open.deltas[author].clone()).collect();
+        let verdicts = panel::verdicts(&self.layout, &deltas);
+        authors.into_iter().zip(verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(at, _)| at).collect()
     }
 
     /// Those who were cut off up to this round take up the history of the others.
@@ -240,13 +251,13 @@ impl Team for Swarm {
         }
     }
 
-    fn validate(&mut self, text: &[u8], windows: usize) -> Result<f64> {
+    fn validate(&mut self, text: &dyn TestSet, windows: usize) -> Result<f64> {
         let first = self.honest().next().context("no honest learners")?;
         let loss = first.with_shared(|learner| learner.evaluate(text, windows))?;
         loss.context("nothing has been folded yet")
     }
 
-    fn personal(&mut self, text: &[u8], windows: usize) -> Result<Option<f64>> {
+    fn personal(&mut self, text: &dyn TestSet, windows: usize) -> Result<Option<f64>> {
         let mut mean = Mean::default();
         for member in self.honest() {
             mean.add(member.learner.evaluate(text, windows)?);

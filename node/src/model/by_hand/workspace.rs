@@ -6,10 +6,10 @@
 
 use std::cell::RefCell;
 
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::LlamaConfig;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::super::llama::{RMS_EPS, Sizes};
+use super::super::llama::Sizes;
 
 thread_local! {
     static IDLE: RefCell<Option<Workspace>> = const { RefCell::new(None) };
@@ -23,21 +23,24 @@ pub(super) struct Normalised {
     pub(super) input: Tensor,
     /// f32 `[N, 1]`: 1 / rms
     pub(super) scale: Tensor,
+    /// Added to the mean square before the root.
+    eps: f64,
 }
 
 impl Normalised {
-    fn new(rows: i64, dim: i64, compute: Kind) -> Result<Self, TchError> {
+    fn new(rows: i64, sizes: Sizes, compute: Kind) -> Result<Self, TchError> {
+        let Sizes { dim, norm_eps: eps, .. } = sizes;
         let make = |width, kind| Tensor::f_empty([rows, width], (kind, Device::Cpu));
         let y = make(dim, Kind::Float)?;
         let input = if compute == Kind::Float { y.shallow_clone() } else { make(dim, compute)? };
-        Ok(Self { y, input, scale: make(1, Kind::Float)? })
+        Ok(Self { y, input, scale: make(1, Kind::Float)?, eps })
     }
 
     /// Normalises the rows of `x`, f32 `[N, dim]`.
     pub(super) fn set(&mut self, x: &Tensor) -> Result<(), TchError> {
         let dim = x.size().last().copied().unwrap_or(1);
         let mut scale = x.f_norm_out(&self.scale, 2, [-1].as_slice(), true)?;
-        let _ = scale.f_square_()?.f_mul_scalar_(1.0 / dim as f64)?.f_add_scalar_(RMS_EPS)?.f_rsqrt_()?;
+        let _ = scale.f_square_()?.f_mul_scalar_(1.0 / dim as f64)?.f_add_scalar_(self.eps)?.f_rsqrt_()?;
         let y = x.f_mul_out(&self.y, &scale)?;
         if self.input.kind() != Kind::Float {
             self.input.f_copy_(&y)?;
@@ -55,9 +58,9 @@ impl Normalised {
 /// What a layer's backward pass needs of its forward pass.
 pub(super) struct Kept {
     pub(super) before_attention: Normalised,
-    /// `[3 * dim, dim]`, gain folded in, rows mixed.
+    /// `[rows of query, key and value, dim]`, gain folded in, rows mixed.
     pub(super) qkv_weight: Tensor,
-    /// f32 `[N, 3 * dim]`: query and key turned, value; then their gradients.
+    /// f32, `[N, as many]`: query and key turned, value; then their gradients.
     pub(super) qkv: Tensor,
     /// f32 `[batch, heads, time, head_dim]`, and the logarithms that attention's backward pass wants.
     pub(super) attended: Option<(Tensor, Tensor)>,
@@ -77,11 +80,11 @@ impl Kept {
         let make = |height, width, kind| Tensor::f_empty([height, width], (kind, Device::Cpu));
         let Sizes { dim, ffn, .. } = sizes;
         Ok(Self {
-            before_attention: Normalised::new(rows, dim, compute)?,
-            qkv_weight: make(3 * dim, dim, compute)?,
-            qkv: make(rows, 3 * dim, Kind::Float)?,
+            before_attention: Normalised::new(rows, sizes, compute)?,
+            qkv_weight: make(sizes.qkv_rows(), dim, compute)?,
+            qkv: make(rows, sizes.qkv_rows(), Kind::Float)?,
             attended: None,
-            before_ffn: Normalised::new(rows, dim, compute)?,
+            before_ffn: Normalised::new(rows, sizes, compute)?,
             gate_up_weight: make(2 * ffn, dim, compute)?,
             gate_up: make(rows, 2 * ffn, compute)?,
             open: make(rows, ffn, compute)?,
@@ -92,7 +95,7 @@ impl Kept {
 
 /// All of a step's large tensors.
 pub(super) struct Workspace {
-    arch: Architecture,
+    arch: LlamaConfig,
     rows: i64,
     compute: Kind,
     pub(super) layers: Vec<Kept>,
@@ -111,7 +114,7 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    fn new(arch: &Architecture, rows: i64, compute: Kind) -> Result<Self, TchError> {
+    fn new(arch: &LlamaConfig, rows: i64, compute: Kind) -> Result<Self, TchError> {
         let sizes = Sizes::of(arch);
         let make = |width, kind| Tensor::f_empty([rows, width], (kind, Device::Cpu));
         Ok(Self {
@@ -119,7 +122,7 @@ impl Workspace {
             rows,
             compute,
             layers: (0..arch.layers).map(|_| Kept::new(rows, sizes, compute)).collect::<Result<_, _>>()?,
-            last: Normalised::new(rows, sizes.dim, compute)?,
+            last: Normalised::new(rows, sizes, compute)?,
             x: make(sizes.dim, Kind::Float)?,
             dy: make(sizes.dim, Kind::Float)?,
             scratch: make(sizes.dim, Kind::Float)?,
@@ -133,7 +136,7 @@ impl Workspace {
     ///
     /// # Errors
     /// Not enough memory.
-    pub(super) fn take(arch: &Architecture, rows: i64, compute: Kind) -> Result<Self, TchError> {
+    pub(super) fn take(arch: &LlamaConfig, rows: i64, compute: Kind) -> Result<Self, TchError> {
         // Taken in any case: the old one goes before a new one is made.
         match IDLE.take() {
             Some(idle) if (idle.arch, idle.rows, idle.compute) == (*arch, rows, compute) => Ok(idle),

@@ -1,14 +1,17 @@
 //! A trainer thread, driven by hand.
 
 use super::*;
+use crate::data::TextExamples;
 use crate::data::{Corpus, CorpusOptions};
-use crate::model::Precision;
+use crate::model::{self, Precision};
 use crate::train::LearnerConfig;
 use std::io::Write;
 use swarm_optimizer::coefficients::{Coefficients, Direction};
 use swarm_optimizer::kernels::Kernels;
+use swarm_optimizer::layout::Tile;
+use swarm_optimizer::residual::whole_model;
 use swarm_optimizer::sparse::SparseDelta;
-use swarm_protocol::architecture::Architecture;
+use swarm_protocol::architecture::Sizes;
 use swarm_protocol::genesis::InnerOptimizer;
 use swarm_protocol::initial;
 
@@ -18,11 +21,12 @@ struct Bench {
     c: Coefficients,
     dir: tempfile::TempDir,
     config: LearnerConfig,
+    throttle: Throttle,
 }
 
 impl Bench {
     fn new() -> Self {
-        let model = Architecture { vocabulary: 256, dim: 16, layers: 1, heads: 2, ffn: 16, context: 16 };
+        let model = Sizes { vocabulary: 256, dim: 16, layers: 1, heads: 2, ffn: 16, context: 16 };
         let mut genesis = Genesis::new("worker", model, 1);
         genesis.training.steps = 3;
         genesis.training.batch = 2;
@@ -35,27 +39,38 @@ impl Bench {
             writeln!(text, "line {line} of some text to learn").unwrap();
         }
         let config = LearnerConfig {
-            arch: model,
-            device: tch::Device::Cpu,
             precision: Precision::F32,
             optimizer: InnerOptimizer::Adamw,
             batch: 2,
             micro_batch: 2,
-            context: 16,
             learning_rate: 0.01,
             warmup_steps: 0,
             weight_decay: 0.1,
             clip: 1.0,
             seed: 5,
         };
-        Self { genesis: Arc::new(genesis), layout, c, dir, config }
+        Self { genesis: Arc::new(genesis), layout, c, dir, config, throttle: Throttle::default() }
+    }
+
+    fn learner(&self, corpus: Corpus) -> impl FnOnce() -> Result<Learner> + Send + use<> {
+        let (config, architecture) = (self.config, self.genesis.model.clone());
+        move || {
+            let model =
+                model::build(&architecture, &model::Given::default(), tch::Device::Cpu, config.precision)?;
+            Learner::new(config, model, Box::new(TextExamples::new(corpus, 16)))
+        }
     }
 
     fn spawn(&self, state: Option<TrainerState>) -> Trainer {
+        self.spawn_with(state, Private::default())
+    }
+
+    fn spawn_with(&self, state: Option<TrainerState>, private: Private) -> Trainer {
         let corpus = Corpus::open(&[self.dir.path().to_owned()], CorpusOptions::new(16)).unwrap();
-        let (genesis, layout, config) = (self.genesis.clone(), self.layout.clone(), self.config);
-        let setup = Setup { genesis, layout, state, validation: None, threads: 1 };
-        spawn(setup, move || Learner::new(config, corpus)).unwrap()
+        let (genesis, layout) = (self.genesis.clone(), self.layout.clone());
+        let throttle = self.throttle.clone();
+        let setup = Setup { genesis, layout, state, validation: None, private, threads: 1, throttle };
+        spawn(setup, self.learner(corpus)).unwrap()
     }
 
     fn all(&self) -> Vec<bool> {
@@ -144,6 +159,29 @@ fn steps_ahead_count_and_nothing_is_folded_before_the_round_starts() {
     assert_eq!(trained(&trainer), 2 * 3 * 2 * 16);
 }
 
+/// While the throttle is closed there are no steps, but whatever is asked for is done; then the round goes on, and
+/// nothing is lost of what was there.
+#[test]
+fn a_closed_throttle_holds_the_steps_and_nothing_else() {
+    let bench = Bench::new();
+    let mut trainer = bench.spawn(None);
+    trainer.newest.put(bench.c.clone(), bench.all());
+    let first = bench.round(&mut trainer, 0);
+    bench.throttle.set(None);
+    trainer.orders.send(Order::Start { round: 1 }).unwrap();
+    let held = Bench::saved(&mut trainer);
+    trainer.orders.send(Order::Extract { round: 1, k: 256, ahead: true }).unwrap();
+    let Told::Extracted(extracted, _) = trainer.told.blocking_recv().unwrap() else { panic!() };
+    assert_eq!((held.step, extracted.tokens), (3, 0), "a step was taken while the throttle was closed");
+    let body = packing::decode(&bench.layout, &bench.genesis.rule, &extracted.body).unwrap();
+    assert!(!first.is_empty() && !body.is_empty(), "what the first round left in the residual");
+    trainer.orders.send(Order::Start { round: 2 }).unwrap();
+    assert_eq!(Bench::saved(&mut trainer).step, 3);
+    bench.throttle.set(Some("50%".parse().unwrap()));
+    assert!(matches!(trainer.told.blocking_recv().unwrap(), Told::Trained));
+    assert_eq!(Bench::saved(&mut trainer).step, 6);
+}
+
 /// A fold between two steps moves the model but is not taken for something learned here.
 #[test]
 fn others_work_is_not_pushed_back() {
@@ -203,7 +241,50 @@ fn a_state_of_another_model_is_refused() {
         sampler_drawn: 0,
     };
     let corpus = Corpus::open(&[bench.dir.path().to_owned()], CorpusOptions::new(16)).unwrap();
-    let (genesis, layout, config) = (bench.genesis.clone(), bench.layout.clone(), bench.config);
-    let setup = Setup { genesis, layout, state: Some(state), validation: None, threads: 1 };
-    assert!(spawn(setup, move || Learner::new(config, corpus)).is_err());
+    let (genesis, layout) = (bench.genesis.clone(), bench.layout.clone());
+    let setup = Setup {
+        genesis,
+        layout,
+        state: Some(state),
+        validation: None,
+        private: Private::default(),
+        threads: 1,
+        throttle: Throttle::default(),
+    };
+    assert!(spawn(setup, bench.learner(corpus)).is_err());
+}
+
+#[test]
+fn what_is_private_is_trained_here_and_stays_whatever_others_do() {
+    let bench = Bench::new();
+    let names = ["*norm*".to_owned(), "lm_head*".to_owned()];
+    let private = Private::new(&names, &bench.genesis.model.parameters()).unwrap();
+    let tiles = bench.layout.tiles_of(|name| private.picks(name));
+    assert!(tiles.contains(&true) && tiles.contains(&false));
+    let mut trainer = bench.spawn_with(None, private);
+    trainer.newest.put(bench.c.clone(), bench.all());
+    let delta = bench.round(&mut trainer, 0);
+    assert!(!delta.is_empty() && delta.tiles().all(|(tile, ..)| !tiles[tile]), "nothing of it is sent");
+
+    let state = Bench::saved(&mut trainer);
+    let moved = |tile: &Tile| state.residual[tile.range()].iter().any(|value| *value != 0.0);
+    let all = || bench.layout.tiles().iter().zip(&tiles);
+    assert!(all().all(|(tile, private)| moved(tile) || !private), "all of it was trained");
+
+    // Somebody else, who shares everything, changes all of C.
+    let own = |c: &Coefficients, state: &TrainerState| {
+        let residual = Residual::from_values(&bench.layout, state.residual.clone()).unwrap();
+        whole_model(&bench.layout, c, Some(&residual))
+    };
+    let before = own(&bench.c, &state);
+    let c = Coefficients::new(bench.c.values().iter().map(|value| value + 4096).collect());
+    trainer.newest.put(c.clone(), bench.all());
+    let after = own(&c, &Bench::saved(&mut trainer));
+    for place in bench.layout.parameters() {
+        let range = place.offset..place.offset + place.shape.0 * place.shape.1;
+        let pairs = before[range.clone()].iter().zip(&after[range]);
+        let furthest = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let kept = tiles[place.tiles.start];
+        assert!(if kept { furthest < 1e-5 } else { furthest > 1e-3 }, "{}: {furthest}", place.name);
+    }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::architecture::Architecture;
+use crate::architecture::Sizes;
 use crate::genesis::Access;
 use crate::identity::Identity;
 
@@ -17,7 +17,7 @@ fn key(n: u8) -> PeerKey {
 
 /// 0 and 1 hold the keys.
 fn genesis() -> Genesis {
-    let model = Architecture { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
+    let model = Sizes { vocabulary: 16, dim: 8, layers: 1, heads: 2, ffn: 8, context: 8 };
     Genesis { access: Access::invite([key(0), key(1)]), ..Genesis::new("closed", model, 1) }
 }
 
