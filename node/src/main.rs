@@ -6,6 +6,7 @@
 //! - [`settings`]: flags, environment and file; [`service`]: a node that the system starts; [`logs`]: what it says;
 //! - [`node`]: the loop between network, trainer, disk and core;
 //! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
+//! - [`dashboard`], [`metrics`]: the same for browsers and for Prometheus;
 //! - [`interop`]: models as other programs hold them;
 //! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`], [`tokens`]: learning;
 //! - [`inference`]: using what was trained; [`serve`]: for other programs; [`web`]: HTTP on this machine;
@@ -16,11 +17,13 @@
 
 mod bounds;
 mod cli;
+mod dashboard;
 // Without a trainer there is nothing to govern but when to stop.
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))]
 mod governor;
 mod interop;
 mod logs;
+mod metrics;
 mod net;
 mod node;
 #[cfg(feature = "train")]
@@ -33,6 +36,7 @@ mod store;
 // Without a trainer thread nobody speaks the trainer's side of this.
 #[cfg_attr(not(feature = "train"), allow(dead_code))]
 mod trainer;
+mod web;
 
 #[cfg(feature = "train")]
 mod data;
@@ -52,8 +56,6 @@ mod serve;
 mod tokens;
 #[cfg(feature = "train")]
 mod train;
-#[cfg(feature = "train")]
-mod web;
 
 fn main() -> std::process::ExitCode {
     cli::main()

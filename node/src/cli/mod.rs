@@ -10,6 +10,7 @@ mod bootstrap;
 mod chat;
 #[cfg(feature = "train")]
 mod config;
+mod dashboard;
 #[cfg(feature = "train")]
 mod data;
 #[cfg(feature = "train")]
@@ -57,6 +58,7 @@ mod stop;
 mod tokenizer;
 #[cfg(feature = "train")]
 mod using;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -71,6 +73,7 @@ use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 
 use self::access::StatementArgs;
+use self::watch::WatchArgs;
 use crate::net::{Daily, Limits, NetworkKey, Rate, parse_address};
 use crate::node::{self, Ended};
 use crate::settings::{self, Found};
@@ -99,6 +102,7 @@ enum Command {
     Resume(pause::Resume),
     Stop(stop::Stop),
     Logs(logs::Logs),
+    Dashboard(dashboard::Dashboard),
     #[cfg(feature = "train")]
     Config(config::Config),
     #[cfg(feature = "train")]
@@ -154,6 +158,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Resume(command) => command.execute(),
         Command::Stop(command) => command.execute(),
         Command::Logs(command) => command.execute(),
+        Command::Dashboard(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Config(command) => command.execute(),
         #[cfg(feature = "train")]
@@ -216,7 +221,7 @@ const MISUSED: u8 = 2;
 /// Commands that share a file of settings.
 const NODES: [&str; 3] = ["run", "join", "bootstrap"];
 /// Commands that also look at the environment.
-const FOLDERS: [&str; 5] = ["status", "pause", "resume", "stop", "logs"];
+const FOLDERS: [&str; 6] = ["status", "pause", "resume", "stop", "logs", "dashboard"];
 
 /// The command line with what environment and file add to it.
 fn settled(given: Vec<OsString>, environment: settings::Environment<'_>) -> Result<Found> {
@@ -310,6 +315,9 @@ struct NodeArgs {
 
     #[command(flatten)]
     statements: StatementArgs,
+
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 /// Which swarm a node takes part in.
