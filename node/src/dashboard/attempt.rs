@@ -90,8 +90,9 @@ pub(super) async fn answer(
         let why = "another text is being written: wait for its end";
         return Err(refused(StatusCode::TOO_MANY_REQUESTS, why));
     };
-    let mut running = Running::start(dir, &ask, place)
-        .map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &format!("it cannot be tried: {error}")))?;
+    let mut running = Running::start(dir, &ask, place).map_err(|error| {
+        refused(StatusCode::INTERNAL_SERVER_ERROR, &format!("it cannot be tried: {error}"))
+    })?;
     // It repeats the text that it goes on with, once the model is there. All of it, and what follows at once:
     let mut before = ask.prompt.len();
     let first = loop {
@@ -158,7 +159,8 @@ impl Running {
             if !ended.is_ok_and(|status| status.success()) {
                 let why = String::from_utf8_lossy(&why);
                 let why = why.lines().rev().find_map(|line| line.strip_prefix("error: "));
-                let why = if wrote { "the model broke off" } else { why.unwrap_or("the model could not be used") };
+                let why =
+                    if wrote { "the model broke off" } else { why.unwrap_or("the model could not be used") };
                 // Whoever asked may be gone.
                 let _ = tell.blocking_send(Err(why.to_owned()));
             }

@@ -92,8 +92,7 @@ impl Sheet<'_> {
         help: &str,
         values: Vec<(Labels<'_>, Option<f64>)>,
     ) -> Result<(), Error> {
-        let known: Vec<_> =
-            values.into_iter().filter_map(|(labels, value)| Some((labels, value?))).collect();
+        let known: Vec<_> = values.into_iter().filter_map(|(labels, value)| Some((labels, value?))).collect();
         if known.is_empty() {
             return Ok(());
         }
@@ -172,8 +171,7 @@ impl Node {
         let counted = self.authors().filter(|author| author["counts"] == true);
         let (sum, weight) = counted.fold((0.0, 0.0), |(sum, weight), author| {
             let tokens = number(&author["tokens"]).filter(|tokens| *tokens > 0.0).unwrap_or(1.0);
-            number(&author["loss_after"])
-                .map_or((sum, weight), |loss| (sum + loss * tokens, weight + tokens))
+            number(&author["loss_after"]).map_or((sum, weight), |loss| (sum + loss * tokens, weight + tokens))
         });
         (weight > 0.0).then(|| sum / weight)
     }
@@ -195,7 +193,11 @@ impl Node {
             vec![peers("direct", directly), peers("relayed", routes.len() - directly)],
         )?;
         let estimated = number(&status["estimated_peers"]);
-        sheet.gauge("swarm_estimated_peers", "About how many peers the swarm has, this one included", estimated)?;
+        sheet.gauge(
+            "swarm_estimated_peers",
+            "About how many peers the swarm has, this one included",
+            estimated,
+        )?;
         let mut pings: Vec<f64> = routes
             .iter()
             .filter_map(|routes| {
@@ -217,12 +219,20 @@ impl Node {
             (vec![("counts", word)], known.then_some(many as f64))
         };
         let authors = vec![of(true, "yes"), of(false, "no")];
-        sheet.gauges("swarm_authors", "Authors of the last folded round, by whether theirs counts", authors)?;
+        sheet.gauges(
+            "swarm_authors",
+            "Authors of the last folded round, by whether theirs counts",
+            authors,
+        )?;
         let folded = number(&self.round["deltas_folded"]);
         sheet.counter("swarm_deltas_folded", "Deltas folded into the model in this run", folded)?;
         let late = number(&self.round["deltas_late"]);
         sheet.counter("swarm_deltas_late", "Deltas folded in this run after their round had been", late)?;
-        sheet.gauge("swarm_open_deltas", "Deltas held of rounds that are open", number(&status["open_deltas"]))?;
+        sheet.gauge(
+            "swarm_open_deltas",
+            "Deltas held of rounds that are open",
+            number(&status["open_deltas"]),
+        )?;
         let refused: Vec<(&str, f64)> = status["refusals"]
             .as_object()
             .into_iter()
@@ -245,7 +255,11 @@ impl Node {
     fn traffic(&self, sheet: &mut Sheet<'_>) -> Result<(), Error> {
         let (status, meter) = (&self.status, &self.status["meter"]);
         sheet.counter("swarm_sent_bytes", "Bytes sent in this run", number(&status["bytes_sent"]))?;
-        sheet.counter("swarm_received_bytes", "Bytes received in this run", number(&status["bytes_received"]))?;
+        sheet.counter(
+            "swarm_received_bytes",
+            "Bytes received in this run",
+            number(&status["bytes_received"]),
+        )?;
         let way = |way, key: &str| (vec![("direction", way)], number(&meter[key]));
         sheet.gauges(
             "swarm_traffic_limit_bytes_per_second",
@@ -262,7 +276,11 @@ impl Node {
         let bits = number(&meter["bits_a_coefficient"]);
         sheet.gauge("swarm_bits_per_coefficient", "What one of them took", bits)?;
         let bound = number(&meter["bits_bound"]);
-        sheet.gauge("swarm_bits_per_coefficient_bound", "The least that its position and sign can take", bound)
+        sheet.gauge(
+            "swarm_bits_per_coefficient_bound",
+            "The least that its position and sign can take",
+            bound,
+        )
     }
 
     fn device(&self, sheet: &mut Sheet<'_>) -> Result<(), Error> {
@@ -275,8 +293,7 @@ impl Node {
         let share = number(&guest["share"]);
         sheet.gauge("swarm_governor_share_ratio", "In which share of the time", share)?;
         let forbids = |rule: &str| entries(&guest["objections"]).any(|objection| objection["why"] == rule);
-        let rules =
-            RULES.iter().map(|rule| (vec![("rule", *rule)], Some(truth(forbids(rule))))).collect();
+        let rules = RULES.iter().map(|rule| (vec![("rule", *rule)], Some(truth(forbids(rule))))).collect();
         sheet.gauges("swarm_governor_forbids", "1 for every rule that forbids training now", rules)
     }
 }

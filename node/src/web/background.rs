@@ -36,7 +36,8 @@ impl Background {
         bind: impl Future<Output = Result<TcpListener>>,
         make: impl FnOnce(watch::Receiver<bool>) -> Router,
     ) -> Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+        let runtime =
+            Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
         let listener = runtime.block_on(bind)?;
         let address = listener.local_addr().context("the listener has no address")?;
         let (stop, stopping) = watch::channel(false);

@@ -27,11 +27,7 @@ impl<S> Patient<S> {
     }
 
     /// Passes on what became of a write, or its end if it has waited too long.
-    fn waited<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
+    fn waited<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.waits = None;
             return outcome;
