@@ -41,6 +41,7 @@ mod pause;
 mod peers;
 #[cfg(feature = "train")]
 mod plan;
+mod reference;
 mod revoke;
 mod rules;
 #[cfg(feature = "train")]
@@ -129,6 +130,9 @@ enum Command {
     Plan(Box<plan::PlanCommand>),
     Sim(Box<sim::Sim>),
     Bench(bench::Bench),
+    // For whoever changes the commands.
+    #[command(hide = true)]
+    Reference(reference::Reference),
 }
 
 /// Reads the command line and does what it says.
@@ -184,6 +188,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Plan(command) => command.execute(),
         Command::Sim(command) => command.execute(),
         Command::Bench(command) => command.execute(),
+        Command::Reference(command) => command.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
