@@ -6,7 +6,8 @@
 //! - [`settings`]: flags, environment and file; [`service`]: a node that the system starts; [`logs`]: what it says;
 //! - [`node`]: the loop between network, trainer, disk and core;
 //! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
-//! - [`dashboard`], [`metrics`]: the same for browsers and for Prometheus;
+//! - [`events`]: what a node tells whoever watches; [`rolling`]: files of lines that do not grow for ever;
+//! - [`dashboard`], [`metrics`]: all that for browsers and for Prometheus;
 //! - [`interop`]: models as other programs hold them;
 //! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`], [`tokens`]: learning;
 //! - [`inference`]: using what was trained; [`serve`]: for other programs; [`web`]: HTTP on this machine;
@@ -18,6 +19,7 @@
 mod bounds;
 mod cli;
 mod dashboard;
+mod events;
 // Without a trainer there is nothing to govern but when to stop.
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))]
 mod governor;
@@ -26,6 +28,7 @@ mod logs;
 mod metrics;
 mod net;
 mod node;
+mod rolling;
 #[cfg(feature = "train")]
 mod service;
 // What may be written into a file is asked, and looked at again, only for training.

@@ -44,7 +44,7 @@ class Fixture:
     def __init__(self, folder, peers=7, rounds_target=400):
         self.folder, self.peers, self.target = folder, peers, rounds_target
         self.draw = random.Random(5)
-        self.round, self.sent, self.received, self.tokens = 0, 0, 0, 0
+        self.round, self.sent, self.received, self.tokens, self.seconds = 0, 0, 0, 0, 0.0
         self.began = time.time()
         self.now = self.began
         os.makedirs(folder, exist_ok=True)
@@ -76,13 +76,14 @@ class Fixture:
         """One round."""
         number = self.round
         self.now += seconds
+        self.seconds += seconds + self.draw.gauss(0, 1.2)
         self.sent += 41_000 + self.draw.randrange(9000)
         self.received += 41_000 * self.peers + self.draw.randrange(30_000)
         self.tokens += 20_480
         late = 1 if self.draw.random() < 0.08 else 0
         bound = 8.05 + 0.25 * math.exp(-number / 40)
         self.event(
-            "round", round=number, seconds=seconds + self.draw.gauss(0, 1.2), tokens=20_480, loss=self.loss(number),
+            "round", round=number, seconds=self.seconds, tokens=self.tokens, loss=self.loss(number),
             peers=self.peers, deltas_folded=(self.peers + 1) * number, deltas_late=late, bytes_sent=self.sent,
             bytes_received=self.received, bits_a_coefficient=bound + 0.42 + self.draw.gauss(0, 0.03), bits_bound=bound,
         )

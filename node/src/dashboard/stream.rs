@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::folder::{Log, read_status};
-use crate::events::{self, Follow};
+use crate::events::Told;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(250);
 /// Something is said at least this often: by it a page knows that the node is there, and this that the page is.
 const SIGN: Duration = Duration::from_secs(5);
-/// Most events of a history.
-const HISTORY: usize = 20_000;
+/// Rounds of a history that still say how much each tensor moved: a page has no room for more.
+const HEATED: usize = 150;
 /// Messages that wait for who reads.
 const WAITING: usize = 8;
 
@@ -60,7 +60,7 @@ async fn feed(dir: PathBuf, tell: mpsc::Sender<Bytes>, mut stopping: watch::Rece
 /// What was told, and so what is new.
 struct News {
     dir: PathBuf,
-    follow: Follow,
+    events: Told,
     log: Log,
     status: Option<Value>,
     told: Instant,
@@ -69,12 +69,14 @@ struct News {
 impl News {
     /// Begins with everything.
     fn open(dir: PathBuf) -> (Bytes, Self) {
-        // In this order an event may be told twice, but none is missed.
-        let follow = Follow::new(&dir);
-        let events = events::read(&dir, HISTORY);
-        let (lines, log) = Log::open(&dir);
-        let first = message("history", &json!({"events": events, "log": lines}));
-        (first, Self { dir, follow, log, status: None, told: Instant::now() })
+        let (mut events, mut log) = (Told::new(&dir), Log::new(&dir));
+        let mut history = events.read().unwrap_or_default();
+        let heated = history.iter_mut().rev().filter(|event| event["event"] == "folded");
+        for event in heated.skip(HEATED) {
+            event["heat"] = json!([]);
+        }
+        let first = message("history", &json!({"events": history, "log": log.read()}));
+        (first, Self { dir, events, log, status: None, told: Instant::now() })
     }
 
     fn look(&mut self) -> Vec<Bytes> {
@@ -89,7 +91,8 @@ impl News {
             None if sign => messages.push(message("alive", &Value::Null)),
             None => {}
         }
-        let events = self.follow.read();
+        // What cannot be read now is read later.
+        let events = self.events.read().unwrap_or_default();
         if !events.is_empty() {
             messages.push(message("events", &Value::Array(events)));
         }

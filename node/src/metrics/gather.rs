@@ -13,10 +13,8 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use crate::dashboard::read_status;
-use crate::events;
+use crate::events::Told;
 
-/// Newest events that are looked at: the last of each kind is among them.
-const EVENTS: usize = 200;
 /// What a node may be doing.
 const PHASES: [&str; 8] =
     ["waiting for peers", "joining", "training", "paused", "finishing", "done", "stopped", "failed"];
@@ -38,23 +36,62 @@ pub(super) const RULES: [&str; 12] = [
 /// Kinds of refused messages at most. There are about ten.
 const KINDS: usize = 64;
 
+/// The newest event of each kind, as they come.
+pub(super) struct Newest {
+    told: Told,
+    started: Value,
+    before: Value,
+    round: Value,
+    folded: Value,
+    measured: Value,
+}
+
+impl Newest {
+    /// Of the node in `dir`.
+    pub(super) fn new(dir: &Path) -> Self {
+        let [started, before, round, folded, measured] = [const { Value::Null }; 5];
+        Self { told: Told::new(dir), started, before, round, folded, measured }
+    }
+
+    /// Takes up what has been told since.
+    fn look(&mut self) {
+        // What cannot be read now is read later.
+        for event in self.told.read().unwrap_or_default() {
+            let kept = match event["event"].as_str() {
+                Some("started") => &mut self.started,
+                Some("round") => {
+                    self.before = std::mem::take(&mut self.round);
+                    &mut self.round
+                }
+                Some("folded") => &mut self.folded,
+                Some("measured") => &mut self.measured,
+                _ => continue,
+            };
+            *kept = event;
+        }
+    }
+
+    /// How long the newest round took: what is told counts from the node's start.
+    fn round_seconds(&self) -> Option<f64> {
+        let [before, now] = [&self.before, &self.round].map(|event| number(&event["seconds"]));
+        now.map(|now| before.filter(|before| *before < now).map_or(now, |before| now - before))
+    }
+}
+
 /// All numbers of the node in `dir`, in OpenMetrics' format.
 ///
 /// # Errors
 /// None that is known: writing to memory.
-pub(super) fn exposition(dir: &Path) -> Result<String, Error> {
+pub(super) fn exposition(dir: &Path, newest: &mut Newest) -> Result<String, Error> {
+    newest.look();
     let (status, age) = read_status(dir).map_or((Value::Null, None), |(status, age)| (status, Some(age)));
-    let events = events::read(dir, EVENTS);
-    let newest = |kind: &str| {
-        let found = events.iter().rev().find(|event| event["event"] == kind);
-        found.cloned().unwrap_or(Value::Null)
-    };
     let node = Node {
         age,
-        started: newest("started"),
-        round: newest("round"),
-        folded: newest("folded"),
-        measured: newest("measured"),
+        started: newest.started.clone(),
+        round_seconds: newest.round_seconds(),
+        round: newest.round.clone(),
+        folded: newest.folded.clone(),
+        measured: newest.measured.clone(),
         status,
     };
     let mut registry = Registry::default();
@@ -71,6 +108,7 @@ struct Node {
     age: Option<f64>,
     started: Value,
     round: Value,
+    round_seconds: Option<f64>,
     folded: Value,
     measured: Value,
 }
@@ -151,7 +189,7 @@ impl Node {
         sheet.gauge("swarm_parameters", "Parameters of the model", parameters)?;
         let loss = |of: &'static str, value| (vec![("of", of)], value);
         sheet.gauges(
-            "swarm_loss_nats_per_byte",
+            "swarm_loss_nats_per_token",
             "Newest loss: in training, of the shared and the personal model on held-out text, of the shared model on \
              validation text, and as the authors of the last folded round claim theirs",
             vec![
@@ -162,8 +200,7 @@ impl Node {
                 loss("claimed", self.claimed()),
             ],
         )?;
-        let seconds = number(&self.round["seconds"]);
-        sheet.gauge("swarm_round_duration_seconds", "How long the last round took", seconds)
+        sheet.gauge("swarm_round_duration_seconds", "How long the last round took", self.round_seconds)
     }
 
     /// The mean loss that the authors of the last folded round claim, by their tokens.

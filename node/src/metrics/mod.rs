@@ -14,7 +14,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use axum::Router;
@@ -25,7 +25,7 @@ use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use gather::exposition;
+use gather::{Newest, exposition};
 
 use crate::web::{self, Background, Flags, only_local_names};
 
@@ -46,12 +46,14 @@ fn router(dir: &Path, loopback: bool) -> Router {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .fallback(async || (StatusCode::NOT_FOUND, "there is only /metrics here\n"))
-        .with_state(Arc::new(dir.to_owned()));
+        .with_state(Arc::new((dir.to_owned(), Mutex::new(Newest::new(dir)))));
     if loopback { router.layer(from_fn(only_local_names)) } else { router }
 }
 
-async fn metrics(State(dir): State<Arc<PathBuf>>) -> Response {
-    match exposition(&dir) {
+async fn metrics(State(node): State<Arc<(PathBuf, Mutex<Newest>)>>) -> Response {
+    let (dir, newest) = &*node;
+    let text = exposition(dir, &mut newest.lock().unwrap_or_else(PoisonError::into_inner));
+    match text {
         Ok(text) => ([(CONTENT_TYPE, KIND), (CACHE_CONTROL, "no-store")], text).into_response(),
         Err(error) => {
             tracing::warn!("the metrics cannot be written: {error}");

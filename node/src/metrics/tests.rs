@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::gather::{RULES, exposition};
+use super::gather::{self, Newest, RULES};
 
 /// A folder of a node that has said everything.
 fn folder() -> TempDir {
@@ -30,6 +31,7 @@ fn folder() -> TempDir {
     });
     fs::write(dir.path().join("status.json"), status.to_string()).unwrap();
     let events = [
+        json!({"event": "round", "round": 10, "seconds": 20.0}),
         json!({"event": "round", "round": 11, "loss": 2.5, "seconds": 30.5, "deltas_folded": 33, "deltas_late": 2}),
         json!({"event": "folded", "round": 10, "authors": [
             {"author": "12D3", "counts": true, "tokens": 100, "loss_after": 2.0},
@@ -41,6 +43,10 @@ fn folder() -> TempDir {
     let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
     fs::write(dir.path().join("events.jsonl"), lines).unwrap();
     dir
+}
+
+fn exposition(dir: &Path) -> String {
+    gather::exposition(dir, &mut Newest::new(dir)).unwrap()
 }
 
 fn is_name(name: &str) -> bool {
@@ -131,7 +137,7 @@ fn samples(text: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
 #[test]
 fn everything_is_there_in_the_format_that_is_promised() {
     let dir = folder();
-    let text = exposition(dir.path()).unwrap();
+    let text = exposition(dir.path());
     let samples = samples(&text);
     let value = |name: &str, label: &[(&str, &str)]| {
         let found = samples.iter().find(|(sample, labels, _)| {
@@ -141,10 +147,11 @@ fn everything_is_there_in_the_format_that_is_promised() {
     };
     assert_eq!(value("swarm_info", &[("version", "0.1.0"), ("name", "a \"name\"\\ of\nlines")]), 1.0);
     assert_eq!(value("swarm_rounds_total", &[]), 12.0);
-    assert_eq!(value("swarm_loss_nats_per_byte", &[("of", "training")]), 2.25);
-    assert_eq!(value("swarm_loss_nats_per_byte", &[("of", "claimed")]), 2.75);
-    assert_eq!(value("swarm_loss_nats_per_byte", &[("of", "shared")]), 2.5);
+    assert_eq!(value("swarm_loss_nats_per_token", &[("of", "training")]), 2.25);
+    assert_eq!(value("swarm_loss_nats_per_token", &[("of", "claimed")]), 2.75);
+    assert_eq!(value("swarm_loss_nats_per_token", &[("of", "shared")]), 2.5);
     assert!(!text.contains("of=\"personal\""), "what is not known is left out");
+    assert_eq!(value("swarm_round_duration_seconds", &[]), 10.5);
     assert_eq!(value("swarm_peers", &[("route", "direct")]), 2.0);
     assert_eq!(value("swarm_peers", &[("route", "relayed")]), 1.0);
     assert_eq!(value("swarm_peer_latency_median_seconds", &[]), 0.01);
@@ -169,13 +176,13 @@ fn everything_is_there_in_the_format_that_is_promised() {
 #[test]
 fn a_folder_in_which_nothing_was_written_yet_has_numbers_too() {
     let dir = TempDir::new().unwrap();
-    assert!(samples(&exposition(dir.path()).unwrap()).iter().any(|(name, ..)| name == "swarm_info"));
+    assert!(samples(&exposition(dir.path())).iter().any(|(name, ..)| name == "swarm_info"));
     // Whatever is in the file.
     for status in
         ["null", "[]", "{\"refusals\": 3, \"guest\": 1, \"network\": {\"peers\": {}}, \"round\": \"x\"}"]
     {
         fs::write(dir.path().join("status.json"), status).unwrap();
-        samples(&exposition(dir.path()).unwrap());
+        samples(&exposition(dir.path()));
     }
 }
 
@@ -184,7 +191,7 @@ fn what_the_grafana_dashboard_asks_for_is_there() {
     let dashboard: Value = serde_json::from_str(include_str!("../../../scripts/grafana.json")).unwrap();
     let dir = folder();
     let known: BTreeSet<String> =
-        samples(&exposition(dir.path()).unwrap()).into_iter().map(|(name, ..)| name).collect();
+        samples(&exposition(dir.path())).into_iter().map(|(name, ..)| name).collect();
     let mut asked = BTreeSet::new();
     let mut targets = 0;
     let mut ids = BTreeSet::new();

@@ -71,10 +71,10 @@ function showTiles() {
   const agreement = status?.agreement ?? {};
   const compared = (agreement.same ?? 0) + (agreement.differ ?? 0);
   const tiles = {
-    round: [count(status?.round), known(status?.rounds_target) ? `of ${count(status.rounds_target)}` : known(newest?.seconds) ? `the last took ${newest.seconds.toFixed(1)} s` : ""],
-    loss: [fixed(loss, 3), known(loss) ? `nats a byte, ${(loss / Math.LN2).toFixed(2)} bits` : "nats a byte"],
+    round: [count(status?.round), known(status?.rounds_target) ? `of ${count(status.rounds_target)}` : known(story.added("seconds")) ? `the last took ${story.added("seconds").toFixed(1)} s` : ""],
+    loss: [fixed(loss, 3), "nats a token"],
     peers: [count(status?.peers), known(status?.estimated_peers) && status.estimated_peers > 0 ? `about ${count(status.estimated_peers)} in the swarm` : ""],
-    speed: trains ? [count(status.tokens_per_second), `tokens a second, ${count(status.tokens)} in all`] : ["–", "this node does not train"],
+    speed: trains ? [count(status.tokens_per_second), "tokens a second"] : ["–", "this node does not train"],
     deltas: [count(newest?.deltas_folded), folded ? `${count(authors)} in round ${folded.round}` : ""],
     same: compared > 0 ? [`${count(agreement.same)} of ${count(compared)}`, agreement.differ > 0 ? "others hold another one" : "neighbours hold the same"] : ["–", "nobody to compare with"],
   };
@@ -98,8 +98,9 @@ function showDevice() {
   const newest = story.of("round", 1)[0]?.[1];
   facts($("device"), [
     ["Share of the time", guest?.trains && known(guest.share) ? `${Math.round(100 * guest.share)} %` : null],
-    ["Tokens of the last round", known(newest?.tokens) ? count(newest.tokens) : null],
-    ["The last round took", known(newest?.seconds) ? `${newest.seconds.toFixed(1)} s` : null],
+    ["Tokens, this run", guest && known(status.tokens) ? count(status.tokens) : null],
+    ["Tokens of the last round", newest ? count(story.added("tokens")) : null],
+    ["The last round took", known(story.added("seconds")) ? `${story.added("seconds").toFixed(1)} s` : null],
     ["Late deltas", known(newest?.deltas_late) ? count(newest.deltas_late) : null],
     ["Process", status?.pid ? String(status.pid) : null],
   ]);
@@ -151,7 +152,7 @@ function lossLines() {
 
 const showLoss = sized($("loss"), (width) => {
   const all = lossLines();
-  lines($("loss"), width, { lines: all, label: told(all, "Loss in nats a byte"), legend: true, height: width < 480 ? 200 : 250 });
+  lines($("loss"), width, { lines: all, label: told(all, "Loss in nats a token"), legend: true, height: width < 480 ? 200 : 250 });
 });
 
 const bitsLines = () => {
@@ -178,7 +179,7 @@ function showTables() {
       const { round: own, measured, folded } = story.rounds.get(round);
       return [String(round), fixed(own?.loss, 3), fixed(measured?.personal, 3), fixed(measured?.shared, 3), fixed(measured?.validation, 3), fixed(folded && claimed(folded), 3)];
     });
-    table($("loss-table"), "Loss of the last 100 rounds, nats a byte", ["Round", "Here", "Personal, held out", "Shared, held out", "Shared, validation", "Swarm, claimed"], rows);
+    table($("loss-table"), "Loss of the last 100 rounds, nats a token", ["Round", "Here", "Personal, held out", "Shared, held out", "Shared, validation", "Swarm, claimed"], rows);
   });
   tableWhenOpen($("bits-table"), () => {
     const rows = story.of("round", 100).reverse().map(([round, event]) => [String(round), fixed(event.bits_a_coefficient, 2), fixed(event.bits_bound, 2), bytes(event.bytes_sent)]);

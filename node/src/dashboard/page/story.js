@@ -44,6 +44,13 @@ export class Story {
     return most > 0 && numbers.length > most ? numbers[numbers.length - most] : -Infinity;
   }
 
+  // What the newest round added to a number that counts from the node's start.
+  added(key) {
+    const [before, now] = this.of("round", 2).slice(-2).map(([, event]) => event[key]);
+    if (now === undefined) return before;
+    return known(before) && known(now) && before < now ? now - before : now;
+  }
+
   points(kind, value, from) {
     return this.of(kind).filter(([round]) => round >= from).map(([round, event]) => [round, value(event)]).filter(([, y]) => known(y));
   }

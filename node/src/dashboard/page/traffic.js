@@ -7,7 +7,7 @@ import { bytes, known, rate } from "./words.js";
 // Two minutes, twice a second at most.
 const KEPT = 240;
 const SPAN = 120;
-const HEIGHT = 150;
+const HEIGHT = 200;
 const BOTTOM = 20;
 const LEFT = 62;
 
