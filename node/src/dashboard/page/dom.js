@@ -63,7 +63,7 @@ export function tableWhenOpen(place, make) {
   if (!details.dataset.watched) {
     details.dataset.watched = "1";
     place.tabIndex = 0;
-    place.setAttribute("role", "region");
+    place.setAttribute("role", "group");
     place.setAttribute("aria-label", details.querySelector("summary").textContent);
     details.addEventListener("toggle", () => details.open && place.make());
   }
