@@ -202,7 +202,7 @@ class Made(Case):
         page = self.open(self.url)
         wanted = page.evaluate("""() => {
             const all = [...document.querySelectorAll("a[href], button, summary, textarea, input, [tabindex='0']")];
-            const seen = all.filter((node) => node.getClientRects().length > 0 && !node.disabled);
+            const seen = all.filter((node) => node.checkVisibility() && !node.disabled);
             seen.forEach((node, at) => (node.dataset.at = at));
             return seen.filter((node) => node.type !== "radio").map((node) => Number(node.dataset.at));
         }""")

@@ -21,6 +21,5 @@ mod patient;
 
 pub(crate) use background::Background;
 pub(crate) use host::only_local_names;
-#[cfg_attr(not(feature = "train"), allow(unused_imports))]
 pub(crate) use json::{Refused, read_json};
 pub(crate) use listener::{Flags, bind, permitted, serve};

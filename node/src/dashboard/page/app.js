@@ -28,6 +28,8 @@ function ended() {
   return ["done", "stopped", "failed"].includes(status?.phase);
 }
 
+const sentence = (words) => words && words[0].toUpperCase() + words.slice(1);
+
 function headline() {
   if (!status) return ["The node has not said anything yet", ""];
   const { phase, detail, guest } = status;
@@ -36,9 +38,9 @@ function headline() {
     return [how[phase], detail || "Everything is in the node’s folder; the same command goes on from there."];
   }
   if (age > STALE) return ["The node does not answer", `It last said something ${span(age)} ago; this is how it stood then.`];
-  if (phase === "paused") return ["Paused", detail || guest?.words || ""];
+  if (phase === "paused") return ["Paused", sentence((detail || guest?.words || "").replace(/^paused: /, ""))];
   const peers = status.peers > 0 ? ` with ${many(status.peers, "peer")}` : " alone";
-  const doing = phase === "training" ? `Training${peers}` : phase ? phase[0].toUpperCase() + phase.slice(1) : "Starting";
+  const doing = phase === "training" ? `Training${peers}` : sentence(phase) || "Starting";
   return [doing, detail || (guest && !guest.trains ? guest.words : "")];
 }
 

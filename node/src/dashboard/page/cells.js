@@ -7,10 +7,12 @@ import { code, count, fixed, known, short } from "./words.js";
 // Rows of authors at most; a swarm may have thousands.
 const AUTHORS = 12;
 const BARS = 44;
-const STEP = 15;
+// What a column takes at least; all together fill the width.
+const NARROW = 15;
 
-function columns(width, left, step) {
-  return Math.max(4, Math.floor((width - left) / step));
+function columns(width, left) {
+  const many = Math.max(4, Math.floor((width - left) / NARROW));
+  return [many, (width - left) / many];
 }
 
 function axis(rounds, left, step, y) {
@@ -30,7 +32,8 @@ export function deltas(place, width, story, me) {
     return;
   }
   const left = width < 480 ? 66 : 86;
-  const shown = all.slice(-columns(width, left, STEP));
+  const [room, step] = columns(width, left);
+  const shown = all.slice(-room);
   const authors = rank(shown, me);
   const rows = authors.slice(0, AUTHORS);
   const rest = authors.length - rows.length;
@@ -38,14 +41,14 @@ export function deltas(place, width, story, me) {
   const drawn = [svg("text", { x: 0, y: 12 }, `most ${count(most)}`)];
   const top = BARS + 10;
   for (const [at, [round, folded]] of shown.entries()) {
-    const x = left + at * STEP;
+    const x = left + at * step;
     const height = Math.max(1, (counted(folded) / most) * BARS);
-    drawn.push(svg("rect", { class: "bar", x: x + 1.5, y: BARS - height, width: STEP - 3, height, rx: 1.5 },
+    drawn.push(svg("rect", { class: "bar", x: x + 1.5, y: BARS - height, width: step - 3, height, rx: 1.5 },
       svg("title", null, `round ${round}: ${counted(folded)} deltas count`)));
     const by = new Map((folded.authors ?? []).map((author) => [author.author, author]));
     for (const [row, author] of rows.entries()) {
       const said = by.get(author);
-      const y = top + row * STEP;
+      const y = top + row * NARROW;
       const who = author === me ? "me" : short(author);
       if (!said) {
         drawn.push(svg("rect", { class: "cell absent", x: x + 6, y: y + 6, width: 3, height: 3, rx: 1.5 }));
@@ -53,16 +56,16 @@ export function deltas(place, width, story, me) {
         const title = svg("title", null, `round ${round}, ${who}: ${said.counts ? "counts" : "left out"}, says ${count(said.tokens)} tokens, loss ${fixed(said.loss_before, 3)} to ${fixed(said.loss_after, 3)}`);
         const kind = !said.counts ? "out" : author === me ? "me" : "";
         const less = said.counts ? 0 : 0.75;
-        drawn.push(svg("rect", { class: `cell ${kind}`, x: x + 1.5 + less, y: y + 1.5 + less, width: STEP - 3 - 2 * less, height: STEP - 3 - 2 * less, rx: 2.5 }, title));
+        drawn.push(svg("rect", { class: `cell ${kind}`, x: x + 1.5 + less, y: y + 1.5 + less, width: step - 3 - 2 * less, height: NARROW - 3 - 2 * less, rx: 2.5 }, title));
       }
     }
   }
   for (const [row, author] of rows.entries()) {
-    drawn.push(svg("text", { class: author === me ? "me" : "mono", x: 0, y: top + row * STEP + 11 }, author === me ? "this device" : short(author)));
+    drawn.push(svg("text", { class: author === me ? "me" : "mono", x: 0, y: top + row * NARROW + 11 }, author === me ? "this device" : short(author)));
   }
-  const bottom = top + rows.length * STEP;
+  const bottom = top + rows.length * NARROW;
   const rounds = shown.map(([round]) => round);
-  drawn.push(...axis(rounds, left, STEP, bottom + 15));
+  drawn.push(...axis(rounds, left, step, bottom + 15));
   const [last, newest] = shown[shown.length - 1];
   const out = (newest.authors ?? []).filter((author) => !author.counts).length;
   const label = `Deltas from round ${rounds[0]} to ${last}, of ${authors.length} authors. In round ${last}, ${counted(newest)} count and ${out} were left out.`;
@@ -100,13 +103,14 @@ export function deltasTable(place, story, me) {
 
 // How far each part moved, a column a round. Brightness goes with the logarithm.
 export function heat(place, width, story) {
-  const all = story.of("folded").filter(([, folded]) => (folded.heat ?? []).length > 0);
+  const all = story.of("folded", 400).map(([round, folded]) => [round, parts(folded)]).filter(([, moved]) => moved.size > 0);
   if (all.length === 0) {
     place.replaceChildren(el("p", { class: "empty" }, "Nothing yet: a round is folded one round later."));
     return;
   }
   const left = width < 480 ? 92 : 128;
-  const shown = all.slice(-columns(width, left, STEP)).map(([round, folded]) => [round, parts(folded)]);
+  const [room, step] = columns(width, left);
+  const shown = all.slice(-room);
   const names = [...shown[shown.length - 1][1].keys()];
   const values = shown.flatMap(([, moved]) => [...moved.values()]).filter((value) => value > 0);
   const high = Math.max(...values, 1e-12);
@@ -120,7 +124,7 @@ export function heat(place, width, story) {
     if (row >= 11 || line % Math.ceil(11 / row) === 0) drawn.push(svg("text", { x: 0, y: y + row / 2 + 4 }, clip(name, left)));
     for (const [at, [round, moved]] of shown.entries()) {
       const value = moved.get(name);
-      const box = { x: left + at * STEP + 0.75, y: y + 0.75, width: STEP - 1.5, height: row - 1.5, rx: 2 };
+      const box = { x: left + at * step + 0.75, y: y + 0.75, width: step - 1.5, height: row - 1.5, rx: 2 };
       if (!known(value) || value <= 0) {
         drawn.push(svg("rect", { class: "heat back", ...box }));
         continue;
@@ -131,7 +135,7 @@ export function heat(place, width, story) {
   }
   const bottom = names.length * row;
   const rounds = shown.map(([round]) => round);
-  drawn.push(...axis(rounds, left, STEP, bottom + 15));
+  drawn.push(...axis(rounds, left, step, bottom + 15));
   const newest = [...shown[shown.length - 1][1]].sort((a, b) => b[1] - a[1]);
   const label = `How far ${names.length} parts of the model moved, rounds ${rounds[0]} to ${rounds[rounds.length - 1]}. Most in the last: ${newest.slice(0, 3).map(([name, value]) => `${name} ${value.toExponential(1)}`).join(", ")}; least: ${newest[newest.length - 1][0]}.`;
   const steps = [0.08, 0.31, 0.54, 0.77, 1].map((bright, at) => svg("rect", { class: "heat", x: at * 22, y: 0, width: 21, height: 11, rx: 2, "fill-opacity": bright }));

@@ -3,7 +3,7 @@
 import { drawing, el, svg, table, tableWhenOpen } from "./dom.js";
 import { code, count, known, list, many, short } from "./words.js";
 
-// So many have a name on the map, and so many are drawn at all.
+// With more than so many their names would lie on each other; and so many are drawn at all.
 const NAMED = 18;
 const DRAWN = 120;
 const RINGS = [1, 10, 100, 1000];
@@ -60,11 +60,11 @@ export function map(place, width, all) {
     const path = via ? `M${cx} ${cy}L${via[0]} ${via[1]}L${x} ${y}` : `M${cx} ${cy}L${x} ${y}`;
     return svg("path", { class: `spoke${peer.relayed ? " relayed" : ""}`, d: path });
   });
-  const dots = shown.flatMap((peer, at) => {
+  const dots = shown.flatMap((peer) => {
     const [x, y, angle] = places.get(peer.id);
     const words = `${short(peer.id)}: ${peer.relayed ? "through a relay" : "directly"}${known(peer.latency) ? `, ${peer.latency} ms` : ""}`;
     const dot = svg("circle", { class: `node${relays.has(peer.id) ? " relay" : ""}`, cx: x, cy: y, r: shown.length > 40 ? 4 : 7 }, svg("title", null, words));
-    if (at >= NAMED) return [dot];
+    if (shown.length > NAMED) return [dot];
     const right = Math.cos(angle) > 0.2;
     const side = right ? "start" : Math.cos(angle) < -0.2 ? "end" : "middle";
     const by = side === "middle" ? (Math.sin(angle) > 0 ? 22 : -13) : 4;
