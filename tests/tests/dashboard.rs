@@ -58,7 +58,8 @@ fn a_running_node_is_watched_and_its_model_is_tried() -> Result<()> {
     let page = http::get(address, path, "")?;
     ensure!(page.status == 200 && page.body.contains("<main"), "{page:?}");
     http::get(address, "/", "")?.refused(404, &["token"])?;
-    http::get(address, path, "Host: evil.example\r\n")?; // Two hosts are none: only_local_names.
+    // Two names are none.
+    http::get(address, path, "Host: evil.example\r\n")?.refused(403, &["Host"])?;
     let events = history(address, path)?["events"].clone();
     let kinds: Vec<&str> =
         events.as_array().into_iter().flatten().filter_map(|event| event["event"].as_str()).collect();
@@ -94,6 +95,8 @@ fn a_running_node_is_watched_and_its_model_is_tried() -> Result<()> {
     // The same address, for the same node, and for the page alone.
     let mut node = watched.start()?;
     assert_eq!(told(&mut node, "dashboard: ")?, url);
+    // It listens to signals only when it has begun.
+    node.wait_for_phase("training")?;
     node.interrupt()?;
     let mut command = Command::new(program::swarm()?);
     command.args(["dashboard", "--dir"]).arg(place.path("node"));

@@ -61,7 +61,7 @@ export function lines(place, width, { lines: all, label, legend, height = HEIGHT
   const x = (value) => LEFT + ((value - first) / (last - first)) * (right - LEFT);
   const y = (value) => bottom - ((value - low) / (high - low)) * (bottom - TOP);
 
-  const marks = ticks(low, high, height > 180 ? 5 : 3);
+  const marks = ticks(low, high, height > 180 ? 5 : 4);
   const places = digits(marks);
   const drawn = [];
   for (const mark of marks) {

@@ -25,12 +25,14 @@ export function neighbours(status) {
   });
 }
 
+const pinged = (ping) => (ping < 1 ? "a millisecond" : `${count(ping)} ms`);
+
 export function words(all) {
   if (all.length === 0) return "Nobody is connected.";
   const relayed = all.filter((peer) => peer.relayed).length;
   const pings = all.map((peer) => peer.latency).filter(known).sort((a, b) => a - b);
   const how = relayed === 0 ? "all directly" : `${count(all.length - relayed)} directly, ${count(relayed)} through a relay`;
-  const median = pings.length > 0 ? `; half of them answer within ${count(pings[Math.floor((pings.length - 1) / 2)])} ms` : "";
+  const median = pings.length > 0 ? `; half of them answer within ${pinged(pings[Math.floor((pings.length - 1) / 2)])}` : "";
   return `${many(all.length, "peer")}, ${how}${median}.`;
 }
 
@@ -42,7 +44,7 @@ export function map(place, width, all) {
   const height = Math.min(width, 330);
   const [cx, cy] = [width / 2, height / 2];
   const outer = Math.min(width, height) / 2 - 34;
-  const inner = 34;
+  const inner = 52;
   // From a millisecond or less to a second or more, by the logarithm; unknown is in between.
   const radius = (ping) => inner + (outer - inner) * (known(ping) ? Math.min(1, Math.log10(Math.max(1, ping)) / 3) : 0.6);
   const shown = all.slice(0, DRAWN);
@@ -62,7 +64,7 @@ export function map(place, width, all) {
   });
   const dots = shown.flatMap((peer) => {
     const [x, y, angle] = places.get(peer.id);
-    const words = `${short(peer.id)}: ${peer.relayed ? "through a relay" : "directly"}${known(peer.latency) ? `, ${peer.latency} ms` : ""}`;
+    const words = `${short(peer.id)}: ${peer.relayed ? "through a relay" : "directly"}${known(peer.latency) ? `, ${pinged(peer.latency)}` : ""}`;
     const dot = svg("circle", { class: `node${relays.has(peer.id) ? " relay" : ""}`, cx: x, cy: y, r: shown.length > 40 ? 4 : 7 }, svg("title", null, words));
     if (shown.length > NAMED) return [dot];
     const right = Math.cos(angle) > 0.2;
