@@ -6,6 +6,7 @@
 //! - [`settings`]: flags, environment and file; [`service`]: a node that the system starts; [`logs`]: what it says;
 //! - [`node`]: the loop between network, trainer, disk and core;
 //! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
+//! - [`top`]: a node, watched on a terminal;
 //! - [`interop`]: models as other programs hold them;
 //! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`], [`tokens`]: learning;
 //! - [`inference`]: using what was trained; [`serve`]: for other programs; [`web`]: HTTP on this machine;
@@ -30,6 +31,7 @@ mod service;
 mod settings;
 mod status;
 mod store;
+mod top;
 // Without a trainer thread nobody speaks the trainer's side of this.
 #[cfg_attr(not(feature = "train"), allow(dead_code))]
 mod trainer;

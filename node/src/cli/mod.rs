@@ -55,6 +55,7 @@ mod status;
 mod stop;
 #[cfg(feature = "train")]
 mod tokenizer;
+mod top;
 #[cfg(feature = "train")]
 mod using;
 
@@ -95,6 +96,7 @@ enum Command {
     Join(Box<join::Join>),
     Bootstrap(bootstrap::Bootstrap),
     Status(status::Status),
+    Top(top::Top),
     Pause(pause::Pause),
     Resume(pause::Resume),
     Stop(stop::Stop),
@@ -150,6 +152,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Join(command) => command.execute(),
         Command::Bootstrap(command) => command.execute(),
         Command::Status(command) => command.execute(),
+        Command::Top(command) => command.execute(),
         Command::Pause(command) => command.execute(),
         Command::Resume(command) => command.execute(),
         Command::Stop(command) => command.execute(),
@@ -216,7 +219,7 @@ const MISUSED: u8 = 2;
 /// Commands that share a file of settings.
 const NODES: [&str; 3] = ["run", "join", "bootstrap"];
 /// Commands that also look at the environment.
-const FOLDERS: [&str; 5] = ["status", "pause", "resume", "stop", "logs"];
+const FOLDERS: [&str; 6] = ["status", "top", "pause", "resume", "stop", "logs"];
 
 /// The command line with what environment and file add to it.
 fn settled(given: Vec<OsString>, environment: settings::Environment<'_>) -> Result<Found> {
