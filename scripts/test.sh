@@ -34,6 +34,7 @@ cp "$target/debug/swarm" "$target/debug/swarm-replica.partial"
 mv "$target/debug/swarm-replica.partial" "$target/debug/swarm-replica"
 
 step "cargo test --workspace $*"
-cargo test -j2 --workspace "$@"
+# All failures of a run, not the first alone: a run is long.
+cargo test -j2 --workspace --no-fail-fast "$@"
 
 step "all tests passed"

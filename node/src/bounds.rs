@@ -25,8 +25,8 @@ use swarm_protocol::packing;
 
 /// A delta's header, and its share of the tables that hold it, in bytes.
 pub(crate) const AROUND_A_BODY: u64 = 1 << 10;
-/// Identity, genesis, mark, status, report, two logs and the checkpoints' manifests, in bytes.
-pub(crate) const SMALL_FILES: u64 = 6 << 20;
+/// Identity, genesis, mark, status, report, two logs, two files of events and the checkpoints' manifests, in bytes.
+pub(crate) const SMALL_FILES: u64 = 14 << 20;
 
 /// The bounds, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

@@ -2,45 +2,21 @@
 //!
 //! What a service says goes to wherever the system puts it; `swarm logs` shows the same everywhere.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result};
 
-/// The newest lines.
+use crate::rolling::Rolling;
+
+/// The newest lines; see [`crate::rolling`].
 pub(crate) const FILE: &str = "log";
-/// Those before.
-pub(crate) const OLDER: &str = "log.1";
-/// A file that is larger becomes the older one.
+
+/// A file's size at most.
 const LARGEST: u64 = 1 << 20;
 
-static KEPT: OnceLock<Mutex<Kept>> = OnceLock::new();
-
-struct Kept {
-    path: PathBuf,
-    file: File,
-    length: u64,
-}
-
-impl Kept {
-    fn open(path: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        let length = file.metadata()?.len();
-        Ok(Self { path, file, length })
-    }
-
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.length > 0 && self.length.saturating_add(line.len() as u64) > LARGEST {
-            std::fs::rename(&self.path, self.path.with_file_name(OLDER))?;
-            *self = Self::open(self.path.clone())?;
-        }
-        self.file.write_all(line)?;
-        self.length += line.len() as u64;
-        Ok(())
-    }
-}
+static KEPT: OnceLock<Mutex<Rolling>> = OnceLock::new();
 
 /// Keeps what is logged from now on in the folder `dir`; the first one counts.
 ///
@@ -48,7 +24,8 @@ impl Kept {
 /// The file cannot be written.
 pub(crate) fn keep_in(dir: &Path) -> Result<()> {
     let path = dir.join(FILE);
-    let kept = Kept::open(path.clone()).with_context(|| format!("cannot write {}", path.display()))?;
+    let kept =
+        Rolling::open(path.clone(), LARGEST).with_context(|| format!("cannot write {}", path.display()))?;
     let _ = KEPT.set(Mutex::new(kept));
     Ok(())
 }
@@ -68,29 +45,5 @@ impl Write for Writer {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_is_bounded_and_keeps_what_was_before() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
-        let mut kept = Kept::open(path.clone()).unwrap();
-        let line = [b'x'; 999];
-        for _ in 0..5 * LARGEST / 1000 {
-            kept.write(&line).unwrap();
-            kept.write(b"\n").unwrap();
-        }
-        let lengths = [FILE, OLDER].map(|name| std::fs::metadata(dir.path().join(name)).unwrap().len());
-        assert!(lengths.iter().all(|length| *length <= LARGEST) && lengths[1] > LARGEST / 2, "{lengths:?}");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
-        // A restart goes on with the same file.
-        let mut again = Kept::open(path.clone()).unwrap();
-        again.write(b"after\n").unwrap();
-        assert!(std::fs::read(&path).unwrap().ends_with(b"x\nafter\n"));
     }
 }

@@ -7,6 +7,7 @@
 //! - [`node`]: the loop between network, trainer, disk and core;
 //! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
 //! - [`top`]: a node, watched on a terminal;
+//! - [`events`]: what a node tells whoever watches; [`rolling`]: files of lines that do not grow for ever;
 //! - [`interop`]: models as other programs hold them;
 //! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`], [`tokens`]: learning;
 //! - [`inference`]: using what was trained; [`serve`]: for other programs; [`web`]: HTTP on this machine;
@@ -17,6 +18,7 @@
 
 mod bounds;
 mod cli;
+mod events;
 // Without a trainer there is nothing to govern but when to stop.
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))]
 mod governor;
@@ -24,6 +26,7 @@ mod interop;
 mod logs;
 mod net;
 mod node;
+mod rolling;
 #[cfg(feature = "train")]
 mod service;
 // What may be written into a file is asked, and looked at again, only for training.

@@ -6,6 +6,16 @@ use swarm_protocol::checkpoint::Name;
 /// Where a process is. Rewritten about twice a second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Status {
+    /// When this was written, in seconds since 1970.
+    pub(crate) time: f64,
+    /// The program's version.
+    pub(crate) version: &'static str,
+    /// The swarm's name.
+    pub(crate) name: String,
+    /// The model's preset or name.
+    pub(crate) model: String,
+    /// Shared scalars.
+    pub(crate) parameters: u64,
     /// What it is doing: waiting for peers, joining, training, paused, finishing, done, stopped, failed.
     pub(crate) phase: String,
     /// The same in more words, or empty.
@@ -50,12 +60,32 @@ pub(crate) struct Status {
     pub(crate) checkpoint: Option<Checkpoint>,
     /// What goes over the line.
     pub(crate) meter: Meter,
+    /// Neighbours whose settled history is this node's.
+    pub(crate) agreement: Agreement,
     /// Dropped messages, by kind.
     pub(crate) refusals: std::collections::BTreeMap<&'static str, u64>,
     /// Who is connected how, and how others reach it.
     pub(crate) network: crate::net::Picture,
     /// Whether the device may be used for training now; `None` if this node does not train.
     pub(crate) guest: Option<Guest>,
+}
+
+/// How many neighbours hold the same settled history, as far as their last word tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Agreement {
+    /// The same.
+    pub(crate) same: usize,
+    /// Another one.
+    pub(crate) differ: usize,
+    /// They have not said.
+    pub(crate) unknown: usize,
+}
+
+impl From<swarm_protocol::peer::Agreement> for Agreement {
+    fn from(found: swarm_protocol::peer::Agreement) -> Self {
+        let swarm_protocol::peer::Agreement { same, differ, unknown } = found;
+        Self { same, differ, unknown }
+    }
 }
 
 /// What the governor has decided.

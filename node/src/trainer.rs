@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
 use swarm_optimizer::coefficients::Coefficients;
 use swarm_protocol::peer::rounds::Extracted;
 
@@ -37,8 +38,12 @@ pub(crate) enum Order {
     Take(Arc<[u8]>),
     /// Hand over what a snapshot needs; training goes on.
     Save,
-    /// Measure the shared model on the validation text.
-    Validate,
+    /// Measure quickly how training goes: the shared model on the validation data, if there are any; and if `own`, both
+    /// models on what is held out of the device's data.
+    Measure {
+        /// Whether to look at the device's own data, too.
+        own: bool,
+    },
     /// Measure the shared and the personal model on the validation text and on the held-out part of the
     /// device's own text, over at most so many windows of each.
     Examine(usize),
@@ -55,8 +60,8 @@ pub(crate) enum Told {
     Extracted(Extracted, u64),
     /// What a snapshot needs.
     Saved(Box<TrainerState>),
-    /// The shared model's loss on the validation text, in nats per byte.
-    Validated(f64),
+    /// What was measured on the way.
+    Measured(Losses),
     /// What was measured at the end.
     Examined(Examination),
     /// It cannot go on.
@@ -83,6 +88,17 @@ pub(crate) struct Examination {
     pub(crate) own_shared: Measured,
     /// The personal model on it.
     pub(crate) own_personal: Measured,
+}
+
+/// Losses on the way, in nats, of those that were measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Losses {
+    /// The shared model on the validation data.
+    pub(crate) validation: Option<f64>,
+    /// The shared model on the held-out part of the device's own data.
+    pub(crate) shared: Option<f64>,
+    /// The personal model on it.
+    pub(crate) personal: Option<f64>,
 }
 
 /// What only the trainer knows and a restart needs.

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use pulp::{Arch, NullaryFnOnce};
 
 use crate::coefficients::Coefficients;
-use crate::layout::Layout;
+use crate::layout::{Layout, ParameterPlace};
 use crate::sparse::{SparseDelta, Step};
 use crate::sum::Sum;
 
@@ -243,6 +243,21 @@ impl<K> Tally<K> {
     /// The keys of the deltas that do not count, as it was when they were last judged.
     pub fn left_out(&self) -> impl Iterator<Item = &K> {
         self.held.iter().filter(|(_, verdict)| verdict.is_none()).map(|(key, _)| key)
+    }
+
+    /// How much the deltas that count move each parameter of `layout`: the root mean square over its coefficients of
+    /// what they add up to if their directions are independent. In units of C, for eyes only.
+    pub fn movement(&self, layout: &Layout) -> Vec<f64> {
+        let unit = f64::from(1 << 20);
+        let members = self.panel.members.iter().zip(&self.held);
+        let counted: Vec<&Traits> =
+            members.filter(|(_, (_, verdict))| verdict.is_some()).map(|((traits, _), _)| traits).collect();
+        let of_tile = |tile| counted.iter().map(|traits| traits.energy(tile) as f64).sum::<f64>();
+        let parameters = layout.parameters().iter();
+        let mean = |place: &ParameterPlace| {
+            place.tiles.clone().map(of_tile).sum::<f64>() / (place.shape.0 * place.shape.1) as f64
+        };
+        parameters.map(|place| mean(place).sqrt() / unit).collect()
     }
 
     /// Number of deltas, whether they count or not.

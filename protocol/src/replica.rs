@@ -261,6 +261,12 @@ impl Replica {
         open.is_some_and(|open| open.left_out.contains(&delta.header().body_hash))
     }
 
+    /// How much each parameter moved in `round`, as [`Tally::movement`]; `None` if its sum is not kept any more.
+    pub fn movement(&self, round: u64) -> Option<Vec<f64>> {
+        let tally = self.open.get(&round)?.gathered.as_ref()?;
+        Some(tally.movement(&self.layout))
+    }
+
     /// Makes the folds of rounds below `settled` permanent. The log must have frozen these rounds, and
     /// `fold` must have run since they last changed.
     pub fn settle(&mut self, settled: u64) {

@@ -41,6 +41,7 @@ mod pause;
 mod peers;
 #[cfg(feature = "train")]
 mod plan;
+mod reference;
 mod revoke;
 mod rules;
 #[cfg(feature = "train")]
@@ -131,6 +132,9 @@ enum Command {
     Plan(Box<plan::PlanCommand>),
     Sim(Box<sim::Sim>),
     Bench(bench::Bench),
+    // For whoever changes the commands.
+    #[command(hide = true)]
+    Reference(reference::Reference),
 }
 
 /// Reads the command line and does what it says.
@@ -187,6 +191,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Plan(command) => command.execute(),
         Command::Sim(command) => command.execute(),
         Command::Bench(command) => command.execute(),
+        Command::Reference(command) => command.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

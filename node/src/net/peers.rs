@@ -124,6 +124,15 @@ impl Peers {
         connections.iter().find(|(id, ..)| *id == connection).map(|(_, route, _)| route)
     }
 
+    /// A ping on one connection took so long, there and back.
+    pub(super) fn pinged(&mut self, peer: &PeerId, connection: ConnectionId, latency: Duration) {
+        let peer = self.connected.get_mut(peer);
+        let mut connections = peer.into_iter().flat_map(|peer| &mut peer.connections);
+        if let Some((_, route, _)) = connections.find(|(id, ..)| *id == connection) {
+            route.latency = Some(latency);
+        }
+    }
+
     /// The members, each with the ways to it, the oldest first.
     pub(super) fn members(&self) -> impl Iterator<Item = (&PeerId, impl Iterator<Item = &Route>)> {
         let members = self.connected.iter().filter(|(_, peer)| peer.standing == Standing::Member);

@@ -93,6 +93,8 @@ pub(crate) struct Way {
     pub(crate) outbound: bool,
     /// Where the other end is, as far as this one sees.
     pub(crate) address: String,
+    /// How long the last ping took there and back, in milliseconds.
+    pub(crate) latency_ms: Option<u32>,
 }
 
 impl Way {
@@ -105,6 +107,7 @@ impl Way {
             ip,
             outbound: route.local.is_none(),
             address: route.remote.to_string(),
+            latency_ms: route.latency.map(|latency| u32::try_from(latency.as_millis()).unwrap_or(u32::MAX)),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! How a connection goes: over what, through whom, and who opened it.
 
+use std::time::Duration;
+
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, transport::PortUse},
@@ -21,6 +23,8 @@ pub(super) struct Route {
     pub(super) relay: Option<PeerId>,
     /// It was opened from the port at which this node listens.
     pub(super) from_listening_port: bool,
+    /// How long the last ping took there and back.
+    pub(super) latency: Option<Duration>,
 }
 
 impl Route {
@@ -33,6 +37,7 @@ impl Route {
                 relayed: address::is_relayed(address),
                 relay: address::relay_in(address),
                 from_listening_port: *port_use == PortUse::Reuse,
+                latency: None,
             },
             ConnectedPoint::Listener { local_addr, send_back_addr } => Self {
                 remote: send_back_addr.clone(),
@@ -40,6 +45,7 @@ impl Route {
                 relayed: address::is_relayed(local_addr),
                 relay: address::relay_in(local_addr),
                 from_listening_port: true,
+                latency: None,
             },
         }
     }
@@ -71,6 +77,7 @@ impl From<&str> for Route {
             relayed: false,
             relay: None,
             from_listening_port: false,
+            latency: None,
         }
     }
 }

@@ -287,6 +287,9 @@ impl Service {
                 tracing::info!(%peer, "no answer to a ping: closing the connection");
                 self.swarm.close_connection(connection);
             }
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Ok(latency) }) => {
+                self.peers.pinged(&peer, connection, latency);
+            }
             BehaviourEvent::Ping(_) => {}
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, address) in found {

@@ -7,7 +7,8 @@ use swarm_protocol::peer::rounds::Extracted;
 use swarm_protocol::peer::{Action, Report};
 use swarm_protocol::wire::BULK;
 
-use super::{Ended, Node, Rounds, VALIDATE_EVERY, unix_time};
+use super::{Ended, MEASURE_EVERY, Node, OWN_EVERY, Rounds, unix_time};
+use crate::events;
 use crate::net::{Command, Event, peer_id};
 use crate::status::RoundRecord;
 use crate::trainer::Order;
@@ -93,6 +94,7 @@ impl Node {
                 }
                 Action::StartRound(round) => self.start_round(round)?,
                 Action::Extract { round, k } => {
+                    self.tell_folded(round);
                     self.record(round);
                     self.thrift.round_ended(self.limits.upload, self.network.traffic().sent, Instant::now());
                     let k = self.thrift.coefficients(round, k).filter(|_| self.may_sign(round));
@@ -163,14 +165,23 @@ impl Node {
             // The first round needs C even if nothing has been folded yet.
             trainer.newest.put(self.peer.coefficients().clone(), self.peer.take_touched());
         }
-        if self.validates && round.is_multiple_of(VALIDATE_EVERY) && round > 0 {
-            self.order(Order::Validate)?;
+        if round.is_multiple_of(MEASURE_EVERY) && round > 0 {
+            self.measure()?;
         }
         if self.history.len() == 1 {
             // So that the model can be used early, and a first crash loses little.
             self.start_saving();
         }
         self.order(Order::Start { round })
+    }
+
+    /// Has the trainer look how well it is doing; at the device's own data not too often, however short rounds are.
+    fn measure(&mut self) -> Result<()> {
+        let own = self.own_measured.is_none_or(|then| then.elapsed() >= OWN_EVERY);
+        if own {
+            self.own_measured = Some(Instant::now());
+        }
+        if own || self.validates { self.order(Order::Measure { own }) } else { Ok(()) }
     }
 
     /// Whether the last own delta is known to be of a lower round than this.
@@ -200,6 +211,20 @@ impl Node {
         });
         let (folded, late) = self.peer.folded_counts();
         let traffic = self.network.traffic();
+        let bits_bound = self.bits_bound();
+        self.told.write(&events::Event::Round {
+            round,
+            seconds,
+            tokens: progress.tokens,
+            loss: progress.loss_last,
+            peers: self.peer.neighbours(),
+            deltas_folded: folded,
+            deltas_late: late,
+            bytes_sent: traffic.sent,
+            bytes_received: traffic.received,
+            bits_a_coefficient: self.last_bits,
+            bits_bound,
+        });
         tracing::info!(
             "round {round}: loss {:.3}, {} peers, {folded} deltas folded ({late} late), {} kB out, {} kB in",
             progress.loss_last.unwrap_or(f64::NAN),

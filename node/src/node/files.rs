@@ -11,11 +11,11 @@ use swarm_protocol::peer::Peer;
 use swarm_protocol::peer::snapshot::own_deltas;
 
 use super::{Node, unix_time};
-use crate::net;
 use crate::status::{Checkpoint, Meter, Report, Status, peak_memory, rate};
 use crate::store::snapshot::NodeSnapshot;
 use crate::store::write_atomically;
 use crate::trainer::{Order, Progress, TrainerState};
+use crate::{events, net};
 
 /// Takes out of a saved residual what was published after it was saved: deltas for rounds from
 /// `next_to_sign` on.
@@ -112,7 +112,7 @@ impl Node {
     }
 
     /// State and log digest, computed anew only after a fold or a new round.
-    fn current_digests(&mut self) -> (String, String) {
+    pub(super) fn current_digests(&mut self) -> (String, String) {
         let at = (self.folds, self.peer.round());
         if self.digests.as_ref().is_none_or(|(then, ..)| *then != at) {
             self.digests =
@@ -139,7 +139,13 @@ impl Node {
             Some(guest) if phase.is_empty() => ("paused", guest.words.clone()),
             _ => (self.peer.doing(), detail),
         };
+        let genesis = self.peer.genesis();
         let status = Status {
+            time: events::now(),
+            version: env!("CARGO_PKG_VERSION"),
+            name: genesis.name.clone(),
+            model: genesis.model.label().to_owned(),
+            parameters: self.peer.layout().len() as u64,
             phase: if phase.is_empty() { doing } else { phase }.to_owned(),
             detail,
             pid: std::process::id(),
@@ -162,6 +168,7 @@ impl Node {
             open_deltas: self.peer.held_deltas(),
             checkpoint: self.peer.newest_checkpoint().map(Checkpoint::from),
             meter,
+            agreement: self.peer.agreement().into(),
             refusals: self.peer.refusals().clone(),
             network: self.network.picture(),
             guest,
@@ -206,7 +213,6 @@ impl Node {
         let (sent, received) = self.recent.a_second();
         let limit = |rate: Option<net::Rate>| rate.map(net::Rate::bytes_a_second);
         let used = self.allowance.used();
-        let area = self.peer.genesis().rule.tile.pow(2) as usize;
         Meter {
             sent_a_second: sent,
             received_a_second: received,
@@ -216,8 +222,14 @@ impl Node {
             received_today: used.received,
             coefficients: self.sent_coefficients,
             bits_a_coefficient: self.last_bits,
-            bits_bound: self.last_k.map(|k| packing::uniform_bits(area, k as usize) / f64::from(k)),
+            bits_bound: self.bits_bound(),
         }
+    }
+
+    /// Bits that a coefficient of the last own delta takes at least if all choices are equally likely.
+    pub(super) fn bits_bound(&self) -> Option<f64> {
+        let area = self.peer.genesis().rule.tile.pow(2) as usize;
+        self.last_k.map(|k| packing::uniform_bits(area, k as usize) / f64::from(k))
     }
 
     /// Rewrites the book of peers, and what a day has used, if anything has changed.

@@ -6,6 +6,7 @@
 use anyhow::Result;
 
 use super::{Ended, Node};
+use crate::events::Event;
 use crate::governor::State;
 use crate::status::Guest;
 
@@ -22,6 +23,11 @@ impl Node {
         }
         let before = std::mem::replace(&mut self.guest, state);
         self.heed(Some(&before)).await?;
+        if let Some(guest) = self.told_guest()
+            && guest.trains != before.verdict.share.is_some()
+        {
+            self.told.write(&Event::Guest { trains: guest.trains, words: guest.words });
+        }
         self.write_status("", "");
         Ok(())
     }

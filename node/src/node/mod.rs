@@ -21,6 +21,7 @@ mod recent;
 mod restore;
 mod setup;
 mod thrift;
+mod watched;
 
 pub(crate) use allowance::Allowed;
 pub(crate) use book::{Book, unix_time};
@@ -42,6 +43,7 @@ use self::recent::Recent;
 use self::restore::{Doubt, Restored};
 use self::thrift::Thrift;
 use crate::bounds::Bounds;
+use crate::events::{Event, Events};
 use crate::governor::{self, Governor, Rules, State, When};
 use crate::net;
 use crate::status::RoundRecord;
@@ -61,8 +63,10 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(90);
 const PARTED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the trainer may take to hand over its state when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(120);
-/// The validation text is measured this often while training.
-const VALIDATE_EVERY: u64 = 5;
+/// How good the model is, is measured every so many rounds.
+const MEASURE_EVERY: u64 = 5;
+/// The least time between two looks at the held-out part of the device's own data.
+const OWN_EVERY: Duration = Duration::from_secs(10);
 /// Windows of each text that are measured when all rounds are done.
 const EXAMINED_WINDOWS: usize = 256;
 /// The same when somebody stops the node.
@@ -87,6 +91,11 @@ struct Node {
     last_k: Option<u32>,
     last_bits: Option<f64>,
     history: Vec<RoundRecord>,
+    told: Events,
+    /// Rounds below this have been told of there.
+    told_rounds: u64,
+    /// When the held-out part of the device's own data was last looked at.
+    own_measured: Option<Instant>,
     examination: Option<Examination>,
     listening: Vec<String>,
     looking: String,
@@ -133,6 +142,7 @@ pub(crate) async fn run(
     train: Option<impl FnOnce(Option<TrainerState>) -> Result<Trainer>>,
 ) -> Result<Ended> {
     let began = Instant::now();
+    let stop = asked_to_stop();
     let Setup {
         store,
         genesis,
@@ -149,6 +159,7 @@ pub(crate) async fn run(
         governor,
         ..
     } = setup;
+    let told = Events::open(store.dir());
     let mut governor = match governor {
         Some(governor) => governor,
         None => governor::start(store.dir(), Rules::of(When::Always), None)?,
@@ -209,6 +220,9 @@ pub(crate) async fn run(
         last_k: None,
         last_bits: None,
         history: Vec::new(),
+        told,
+        told_rounds: 0,
+        own_measured: None,
         examination: None,
         listening: Vec::new(),
         looking: String::new(),
@@ -247,6 +261,7 @@ pub(crate) async fn run(
         node.network.local_peer_id(),
         node.store.dir().display()
     );
+    node.tell_start();
     tracing::info!("whatever the others do: {}", Bounds::new(&genesis, snapshot_interval)?);
     node.peer.set_stop(target);
     if let Some(pin) = setup.pin {
@@ -261,7 +276,7 @@ pub(crate) async fn run(
              that has it. The node in the folder that swarm fork made is one; name its address with --bootstrap"
         );
     }
-    let ended = node.drive(&mut events, snapshot_interval).await;
+    let ended = node.drive(&mut events, snapshot_interval, stop).await;
     let closed = node.close(ended).await;
     let _ = node.network.send(net::Command::Shutdown).await;
     let _ = tokio::time::timeout(Duration::from_secs(5), service).await;
@@ -273,12 +288,17 @@ impl Node {
         self.began.elapsed()
     }
 
-    async fn drive(&mut self, events: &mut Receiver<net::Event>, save_every: Duration) -> Result<Ended> {
+    async fn drive(
+        &mut self,
+        events: &mut Receiver<net::Event>,
+        save_every: Duration,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Ended> {
         let mut status = tokio::time::interval(STATUS_INTERVAL);
         let mut snapshots = tokio::time::interval(save_every);
         snapshots.reset();
         let mut book = tokio::time::interval(BOOK_INTERVAL);
-        let mut stop = std::pin::pin!(asked_to_stop());
+        let mut stop = std::pin::pin!(stop);
         self.peer.handle_wake(self.now());
         loop {
             self.act().await?;
@@ -300,6 +320,8 @@ impl Node {
                 _ = status.tick() => {
                     self.look_at_governor().await?;
                     self.look_at_access();
+                    // A trainer does so at the end of each of its rounds.
+                    self.tell_folded(self.peer.round().saturating_sub(1));
                     self.write_status("", "");
                 }
                 _ = snapshots.tick() => self.start_saving(),
@@ -370,10 +392,11 @@ impl Node {
                 }
             }
             Told::Examined(examination) => self.examination = Some(examination),
-            Told::Validated(shared) => {
+            Told::Measured(losses) => {
                 if let Some(record) = self.history.last_mut() {
-                    record.validation_loss = Some(shared);
+                    record.validation_loss = losses.validation;
                 }
+                self.told.write(&Event::Measured { round: self.peer.round(), losses });
             }
             Told::Failed(why) => bail!("training failed: {why}"),
         }
@@ -402,6 +425,7 @@ impl Node {
         self.write_book();
         let reported = self.write_report(matches!(ended, Ok(Ended::Finished)));
         self.write_status(phase, "");
+        self.told.write(&Event::Stopped { round: self.peer.round(), phase: phase.to_owned() });
         let ended = ended?;
         saved?;
         reported?;
@@ -433,7 +457,7 @@ impl Node {
                 }
                 Told::Examined(examination) => self.examination = Some(examination),
                 Told::Failed(why) => bail!("training failed: {why}"),
-                Told::Trained | Told::Validated(_) => {}
+                Told::Trained | Told::Measured(_) => {}
                 Told::Extracted(extracted, _) => unsigned = Some(extracted.body),
             }
         }
@@ -460,18 +484,22 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
     }
 }
 
-/// Ctrl-C or a request to terminate.
-pub(crate) async fn asked_to_stop() {
+/// Ctrl-C or a request to terminate, from the moment of the call on: also if it comes before anybody waits. Must be
+/// called inside a tokio runtime. Where the system does not let a program hear of one, that one ends it as usual.
+pub(crate) fn asked_to_stop() -> impl Future<Output = ()> + Send + 'static {
     #[cfg(unix)]
-    {
+    let listened = {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    };
+    #[cfg(windows)]
+    let listened = (tokio::signal::windows::ctrl_c(), tokio::signal::windows::ctrl_shutdown());
+    async move {
+        let (interrupt, terminate) = listened;
+        tokio::select! {
+            Some(()) = async { interrupt.ok()?.recv().await } => {}
+            Some(()) = async { terminate.ok()?.recv().await } => {}
+            else => std::future::pending().await,
         }
     }
-    let _ = tokio::signal::ctrl_c().await;
 }

@@ -46,13 +46,16 @@ use super::learner::{Learner, LearnerState};
 use super::member::Member;
 use crate::data::{SamplerState, TestSet};
 use crate::governor::Throttle;
-use crate::trainer::{Examination, NewestC, Order, SharedProgress, Told, Trainer, TrainerState};
+use crate::trainer::{Examination, Losses, NewestC, Order, SharedProgress, Told, Trainer, TrainerState};
 
 /// Windows that are measured at the end.
 pub(crate) const VALIDATION_WINDOWS: usize = 256;
 
 /// Windows of the validation text that are measured on the way.
 pub(crate) const QUICK_WINDOWS: usize = 64;
+
+/// Windows of the device's own data that are measured on the way.
+const OWN_WINDOWS: usize = 16;
 
 /// Orders that may wait: more than there are kinds of them.
 const ORDER_QUEUE: usize = 16;
@@ -304,7 +307,7 @@ impl Worker {
                 let state = self.state()?;
                 return self.tell(Told::Saved(Box::new(state)));
             }
-            Order::Validate => return self.validate(),
+            Order::Measure { own } => return self.measure(own),
             Order::Examine(windows) => return self.examine(windows),
             Order::Stop => {}
         }
@@ -396,11 +399,17 @@ impl Worker {
         })
     }
 
-    /// Measures the shared model.
-    fn validate(&mut self) -> Result<()> {
-        let Some(set) = &self.setup.validation else { return Ok(()) };
-        let loss = self.member.with_shared(|learner| learner.evaluate(set.as_ref(), QUICK_WINDOWS))?;
-        loss.map_or(Ok(()), |loss| self.tell(Told::Validated(loss)))
+    /// Measures how training goes.
+    fn measure(&mut self, own: bool) -> Result<()> {
+        let set = &self.setup.validation;
+        let held_out = |learner: &Learner| learner.measure_held_out(OWN_WINDOWS).map(|of| of.loss);
+        let personal = own.then(|| held_out(&self.member.learner)).transpose()?;
+        let shared = self.member.with_shared(|learner| {
+            let given = set.as_ref().map(|set| learner.evaluate(set.as_ref(), QUICK_WINDOWS)).transpose()?;
+            anyhow::Ok((given, own.then(|| held_out(learner)).transpose()?))
+        })?;
+        let Some((validation, shared)) = shared else { return Ok(()) };
+        self.tell(Told::Measured(Losses { validation, shared, personal }))
     }
 
     /// Measures both models on both texts.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use swarm_optimizer::coefficients::Coefficients;
 
 use crate::checkpoint::Name;
+use crate::delta::Header;
 use crate::identity::PeerKey;
 
 /// How a peer takes part.
@@ -186,4 +187,24 @@ pub enum Report {
     Alone,
     /// The trainer's delta was not canonical and has been dropped: a fault of this build.
     Unusable,
+}
+
+/// One author's delta of a round, as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// What its author says.
+    pub header: Header,
+    /// Whether the others of its round let it count: see [`swarm_optimizer::panel`].
+    pub counts: bool,
+}
+
+/// How many neighbours hold the same settled history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreement {
+    /// The same.
+    pub same: usize,
+    /// Another one: their model differs.
+    pub differ: usize,
+    /// They have not said, or cannot be compared.
+    pub unknown: usize,
 }

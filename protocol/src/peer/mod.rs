@@ -41,7 +41,7 @@ pub mod snapshot;
 mod start;
 mod transfer;
 
-pub use action::{Action, Part, Report, Verdict};
+pub use action::{Action, Agreement, Part, Report, Spoken, Verdict};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -377,6 +377,34 @@ impl Peer {
         let all = self.neighbours.iter();
         all.filter(move |(_, neighbour)| neighbour.status.as_ref().is_some_and(|(status, _)| differs(status)))
             .map(|(peer, _)| *peer)
+    }
+
+    /// What is known of `round`, which is open: who spoke, and whether it counts.
+    pub fn spoken(&self, round: u64) -> Vec<Spoken> {
+        let deltas = self.log.deltas(round);
+        deltas
+            .map(|delta| Spoken { header: *delta.header(), counts: !self.replica.leaves_out(delta) })
+            .collect()
+    }
+
+    /// How much each parameter moved in `round`: see [`Replica::movement`].
+    pub fn movement(&self, round: u64) -> Option<Vec<f64>> {
+        self.replica.movement(round)
+    }
+
+    /// How many neighbours have the same settled history as this peer, as far as their last status tells.
+    pub fn agreement(&self) -> Agreement {
+        let mut found = Agreement::default();
+        for (_, neighbour) in self.neighbours.iter() {
+            let known = neighbour.status.as_ref().filter(|(status, _)| status.role != Role::Joining);
+            let both = known.and_then(|(status, _)| Some((status, self.log.digest_after(status.settled)?)));
+            match both {
+                Some((status, ours)) if ours == status.log_digest => found.same += 1,
+                Some(_) => found.differ += 1,
+                None => found.unknown += 1,
+            }
+        }
+        found
     }
 
     /// How many deltas have been folded, and how many of them late.
