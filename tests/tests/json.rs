@@ -41,7 +41,11 @@ fn objects(text: &str) -> Result<Vec<Value>> {
 }
 
 fn rounds(events: &[Value]) -> Vec<u64> {
-    events.iter().filter(|event| event["event"] == "round").filter_map(|event| event["round"].as_u64()).collect()
+    events
+        .iter()
+        .filter(|event| event["event"] == "round")
+        .filter_map(|event| event["round"].as_u64())
+        .collect()
 }
 
 #[test]
@@ -78,5 +82,8 @@ fn without_it_stdout_has_one_sentence_and_top_has_the_rounds() -> Result<()> {
     let (out, _) = run(&place, "3", &[])?;
     assert_eq!((out.lines().count(), out.starts_with("done: ")), (1, true), "{out}");
     let shown = place.swarm(["top", "--once", "--ascii", "--dir", "node"])?;
-    shown.refused(0, &["3 of 3", "does not run since", "loss: line = training", "nats a byte", "-- log", "round 2: loss"])
+    shown.refused(
+        0,
+        &["3 of 3", "does not run since", "loss: line = training", "nats a token", "-- log", "round 2: loss"],
+    )
 }

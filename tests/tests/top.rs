@@ -70,7 +70,7 @@ fn keys_sizes_and_a_restart_of_the_node() -> Result<()> {
     let mut top = folder.top(&[])?;
     top.shows("12 of 40")?;
     for word in [
-        "2.450 nats a byte",
+        "2.450 nats a token",
         "the same as 1 of 1 neighbour",
         "7 ms  direct  TCP/IPv4",
         "loss: line = training",

@@ -318,6 +318,11 @@ struct NodeArgs {
 
     #[command(flatten)]
     statements: StatementArgs,
+
+    /// Print what happens to stdout, a JSON object a line and nothing else: started, round, folded, measured, guest,
+    /// stopped. The same is in events.jsonl in the node's folder. The log goes to stderr.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which swarm a node takes part in.
@@ -373,6 +378,7 @@ impl NodeArgs {
             key: self.network_key,
             statements: self.statements.read()?,
             governor: None,
+            json: self.json,
         })
     }
 }
@@ -425,16 +431,14 @@ fn stop_flag() -> Result<Arc<std::sync::atomic::AtomicBool>> {
     Ok(flag)
 }
 
-/// The last line of a node's run.
-fn farewell(ended: Ended, dir: &Path) {
-    match ended {
-        Ended::Finished => {
-            println!("done: all neighbours hold the same model; everything is in {}", dir.display())
-        }
-        Ended::Stopped => {
-            println!("stopped: everything is in {}; the same command goes on from here", dir.display())
-        }
-    }
+/// The last line of a node's run; with `json`, where its stdout is for programs, on stderr.
+fn farewell(ended: Ended, dir: &Path, json: bool) {
+    let dir = dir.display();
+    let words = match ended {
+        Ended::Finished => format!("done: all neighbours hold the same model; everything is in {dir}"),
+        Ended::Stopped => format!("stopped: everything is in {dir}; the same command goes on from here"),
+    };
+    if json { eprintln!("{words}") } else { println!("{words}") }
 }
 
 /// OpenMP's threads spin while they wait and take the cores from everything else, unless this variable

@@ -186,7 +186,7 @@ const HELP: &[&str] = &[
     "arrows, Page    scroll",
     "?               this, and back",
     "",
-    "loss    nats a byte; lower is better",
+    "loss    nats a token; lower is better",
     "device  when it may train, and why not",
     "model   whether neighbours hold the same",
     "delta   bits of what it sends, and the",

@@ -124,7 +124,7 @@ fn round(view: &View, room: usize) -> String {
 
 fn losses(view: &View, room: usize) -> String {
     let last = |curve: &super::past::Curve| curve.last_key_value().map(|(_, value)| loss(*value));
-    let now = view.loss.map_or("-".to_owned(), |value| format!("{} nats a byte", loss(value)));
+    let now = view.loss.map_or("-".to_owned(), |value| format!("{} nats a token", loss(value)));
     let said = |what: &str, value: Option<String>| value.map(|value| format!("{what} {value}"));
     let pieces = [
         Some(now),

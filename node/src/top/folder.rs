@@ -12,11 +12,9 @@ use serde_json::Value;
 use super::past::Past;
 use super::text::clean;
 use super::view::{Running, View};
-use crate::events::{self, Follow};
-use crate::logs;
+use crate::events::Told;
+use crate::{logs, rolling};
 
-/// Events that are read at the start: more than the two files hold.
-const EVENTS: usize = 50_000;
 /// Lines of the log that can be looked through, and the bytes that are read for them.
 const LINES: usize = 300;
 const TAIL: u64 = 64 << 10;
@@ -39,20 +37,16 @@ pub(crate) struct Folder {
     read: fn(&Path) -> Result<Glance>,
     status: Option<Value>,
     past: Arc<Past>,
-    follow: Follow,
+    told: Told,
     log: Tail,
 }
 
 impl Folder {
     /// The folder `dir`, whose status `read` reads.
     pub(crate) fn new(dir: &Path, read: fn(&Path) -> Result<Glance>) -> Self {
-        // What is written between the two lines is seen twice, which changes nothing.
-        let follow = Follow::new(dir);
-        let mut past = Past::default();
-        for event in events::read(dir, EVENTS) {
-            past.learn(&event);
-        }
-        Self { dir: dir.to_owned(), read, status: None, past: Arc::new(past), follow, log: Tail::default() }
+        let dir = dir.to_owned();
+        let told = Told::new(&dir);
+        Self { dir, read, status: None, past: Arc::default(), told, log: Tail::default() }
     }
 
     /// Where it is.
@@ -62,7 +56,8 @@ impl Folder {
 
     /// As it is now.
     pub(super) fn look(&mut self) -> View {
-        for event in self.follow.read() {
+        // Without events there are no curves; what is wrong with the file is the node's to say.
+        for event in self.told.read().unwrap_or_default() {
             Arc::make_mut(&mut self.past).learn(&event);
         }
         let (running, trouble) = match (self.read)(&self.dir) {
@@ -101,7 +96,7 @@ impl Tail {
             self.lines = end_of(&path, LINES);
             // Just after a log was rolled its beginning is next to empty.
             if self.lines.len() < LINES {
-                let mut before = end_of(&dir.join(logs::OLDER), LINES - self.lines.len());
+                let mut before = end_of(&rolling::older(&path), LINES - self.lines.len());
                 before.append(&mut self.lines);
                 self.lines = before;
             }
@@ -157,7 +152,7 @@ mod tests {
         fs::write(&log, "2025-11-22T15:12:00.123456Z  INFO round 1\nno \x1b[31mtime\n").unwrap();
         let mut folder = Folder::new(dir.path(), nothing);
         assert_eq!(folder.look().log, ["15:12:00 round 1", "no \\u{1b}[31mtime"]);
-        fs::rename(&log, dir.path().join(logs::OLDER)).unwrap();
+        fs::rename(&log, rolling::older(&log)).unwrap();
         let mut file = File::create(&log).unwrap();
         writeln!(file, "2025-11-22T15:12:01.123456Z  WARN a word").unwrap();
         assert_eq!(folder.look().log, ["15:12:00 round 1", "no \\u{1b}[31mtime", "15:12:01 WARN a word"]);

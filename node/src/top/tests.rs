@@ -80,7 +80,7 @@ fn everything_is_on_a_screen_of_80_by_24() {
             "swarm, nano, 115,008 parameters, 12D3…uvwxyz",
             "training",
             "12 of 40  ██████░░░░░░░░░░░░░░  30 %  about 15 min left",
-            "2.310 nats a byte, validation 2.600, own text: personal 2.500, shared 2.550",
+            "2.310 nats a token, validation 2.600, own text: personal 2.500, shared 2.550",
             "the same as 2 of 3 neighbours, state a0af77a7, 36 deltas folded, 1 late",
             "120 kB/s of 200 kB/s",
             "60 %",
@@ -114,7 +114,7 @@ fn a_small_screen_keeps_the_facts_and_a_tiny_one_says_so() {
         &shown,
         &[
             "12 of 40",
-            "2.310 nats a byte",
+            "2.310 nats a token",
             "training",
             "the same as 2 of 3",
             "120 kB/s of 200 kB/s",
