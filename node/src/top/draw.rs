@@ -121,7 +121,7 @@ fn chart(view: &View, look: Look, area: Rect, buffer: &mut Buffer) {
 fn part(all: usize, rows: usize, from: usize) -> (usize, String) {
     let from = from.min(all.saturating_sub(rows));
     let shown =
-        if all > rows { format!(", {} to {}", from + 1, (from + rows).min(all)) } else { String::new() };
+        if all > rows { format!(" ({} to {})", from + 1, (from + rows).min(all)) } else { String::new() };
     (from, shown)
 }
 
@@ -130,7 +130,7 @@ fn peers(view: &View, chosen: &Chosen, area: Rect, buffer: &mut Buffer) {
     let (from, shown) = part(view.peers.len(), rows, chosen.peers);
     // Connected peers are counted with each that belongs to the swarm; so they are in status.json.
     let about = view.estimated.map(|all| format!(" of a swarm of about {}", count(all)));
-    let words = format!("peers: {}{}{shown}", count(view.neighbours), about.unwrap_or_default());
+    let words = format!("peers: {}{shown}{}", count(view.neighbours), about.unwrap_or_default());
     let below = title(&words, chosen.keys && chosen.focus == Focus::Peers, area, buffer);
     if view.peers.is_empty() {
         buffer.set_stringn(below.x, below.y, "connected to nobody", below.width.into(), Style::new());

@@ -124,15 +124,24 @@ fn round(view: &View, room: usize) -> String {
 
 fn losses(view: &View, room: usize) -> String {
     let last = |curve: &super::past::Curve| curve.last_key_value().map(|(_, value)| loss(*value));
-    let now = view.loss.map_or("-".to_owned(), |value| format!("{} nats a token", loss(value)));
+    let now = view.loss.map_or("-".to_owned(), loss);
     let said = |what: &str, value: Option<String>| value.map(|value| format!("{what} {value}"));
     let pieces = [
         Some(now),
         said("validation", last(&view.past.validation)),
-        said("own text: personal", last(&view.past.personal)),
-        said("shared", last(&view.past.shared)),
+        said("own text", last(&view.past.personal)),
+        said("shared model there", last(&view.past.shared)),
     ];
-    fit(pieces.into_iter().flatten(), ", ", room)
+    let text = fit(pieces.into_iter().flatten(), ", ", room);
+    let unit = " nats a token";
+    // Where there is room for it, behind the first of them.
+    match text.find(',').unwrap_or(text.len()) {
+        end if columns(&text) + columns(unit) <= room => {
+            let (first, others) = text.split_at(end);
+            format!("{first}{unit}{others}")
+        }
+        _ => text,
+    }
 }
 
 fn model(view: &View, room: usize) -> (String, Tone) {

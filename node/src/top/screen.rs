@@ -345,6 +345,7 @@ mod tests {
         let mut child = pty_process::blocking::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "top::screen::tests::panics_on_a_terminal", "--ignored", "--nocapture"])
             .env("TERM", "xterm")
+            .env("RUST_BACKTRACE", "0")
             .spawn(theirs)
             .unwrap();
         let mut parser = vt100::Parser::new(24.try_into().unwrap(), 80.try_into().unwrap(), 0);
