@@ -114,7 +114,7 @@ fn a_small_screen_keeps_the_facts_and_a_tiny_one_says_so() {
         &shown,
         &[
             "12 of 40",
-            "2.310 nats a token",
+            "2.310, validation 2.600",
             "training",
             "the same as 2 of 3",
             "120 kB/s of 200 kB/s",
