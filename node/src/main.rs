@@ -6,6 +6,7 @@
 //! - [`settings`]: flags, environment and file; [`service`]: a node that the system starts; [`logs`]: what it says;
 //! - [`node`]: the loop between network, trainer, disk and core;
 //! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
+//! - [`top`]: a node, watched on a terminal;
 //! - [`events`]: what a node tells whoever watches; [`rolling`]: files of lines that do not grow for ever;
 //! - [`interop`]: models as other programs hold them;
 //! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`], [`tokens`]: learning;
@@ -33,6 +34,7 @@ mod service;
 mod settings;
 mod status;
 mod store;
+mod top;
 // Without a trainer thread nobody speaks the trainer's side of this.
 #[cfg_attr(not(feature = "train"), allow(dead_code))]
 mod trainer;

@@ -24,7 +24,7 @@ impl Bootstrap {
         let setup = self.node.setup(store, genesis)?;
         let nobody: Option<fn(Option<TrainerState>) -> Result<Trainer>> = None;
         let ended = block_on(node::run(setup, nobody))?;
-        farewell(ended, &dir);
+        farewell(ended, &dir, self.node.json);
         Ok(())
     }
 }

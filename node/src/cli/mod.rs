@@ -56,6 +56,7 @@ mod status;
 mod stop;
 #[cfg(feature = "train")]
 mod tokenizer;
+mod top;
 #[cfg(feature = "train")]
 mod using;
 
@@ -96,6 +97,7 @@ enum Command {
     Join(Box<join::Join>),
     Bootstrap(bootstrap::Bootstrap),
     Status(status::Status),
+    Top(top::Top),
     Pause(pause::Pause),
     Resume(pause::Resume),
     Stop(stop::Stop),
@@ -154,6 +156,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Join(command) => command.execute(),
         Command::Bootstrap(command) => command.execute(),
         Command::Status(command) => command.execute(),
+        Command::Top(command) => command.execute(),
         Command::Pause(command) => command.execute(),
         Command::Resume(command) => command.execute(),
         Command::Stop(command) => command.execute(),
@@ -221,7 +224,7 @@ const MISUSED: u8 = 2;
 /// Commands that share a file of settings.
 const NODES: [&str; 3] = ["run", "join", "bootstrap"];
 /// Commands that also look at the environment.
-const FOLDERS: [&str; 5] = ["status", "pause", "resume", "stop", "logs"];
+const FOLDERS: [&str; 6] = ["status", "top", "pause", "resume", "stop", "logs"];
 
 /// The command line with what environment and file add to it.
 fn settled(given: Vec<OsString>, environment: settings::Environment<'_>) -> Result<Found> {
@@ -315,6 +318,11 @@ struct NodeArgs {
 
     #[command(flatten)]
     statements: StatementArgs,
+
+    /// Print what happens to stdout, a JSON object a line and nothing else: started, round, folded, measured, guest,
+    /// stopped. The same is in events.jsonl in the node's folder. The log goes to stderr.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which swarm a node takes part in.
@@ -370,6 +378,7 @@ impl NodeArgs {
             key: self.network_key,
             statements: self.statements.read()?,
             governor: None,
+            json: self.json,
         })
     }
 }
@@ -422,16 +431,14 @@ fn stop_flag() -> Result<Arc<std::sync::atomic::AtomicBool>> {
     Ok(flag)
 }
 
-/// The last line of a node's run.
-fn farewell(ended: Ended, dir: &Path) {
-    match ended {
-        Ended::Finished => {
-            println!("done: all neighbours hold the same model; everything is in {}", dir.display())
-        }
-        Ended::Stopped => {
-            println!("stopped: everything is in {}; the same command goes on from here", dir.display())
-        }
-    }
+/// The last line of a node's run; with `json`, where its stdout is for programs, on stderr.
+fn farewell(ended: Ended, dir: &Path, json: bool) {
+    let dir = dir.display();
+    let words = match ended {
+        Ended::Finished => format!("done: all neighbours hold the same model; everything is in {dir}"),
+        Ended::Stopped => format!("stopped: everything is in {dir}; the same command goes on from here"),
+    };
+    if json { eprintln!("{words}") } else { println!("{words}") }
 }
 
 /// OpenMP's threads spin while they wait and take the cores from everything else, unless this variable

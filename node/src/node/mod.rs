@@ -43,7 +43,7 @@ use self::recent::Recent;
 use self::restore::{Doubt, Restored};
 use self::thrift::Thrift;
 use crate::bounds::Bounds;
-use crate::events::{Event, Events};
+use crate::events::{Event, Events, Printed};
 use crate::governor::{self, Governor, Rules, State, When};
 use crate::net;
 use crate::status::RoundRecord;
@@ -157,9 +157,10 @@ pub(crate) async fn run(
         upnp,
         key,
         governor,
+        json,
         ..
     } = setup;
-    let told = Events::open(store.dir());
+    let told = Events::open(store.dir(), json.then(|| Printed::to(std::io::stdout())).transpose()?);
     let mut governor = match governor {
         Some(governor) => governor,
         None => governor::start(store.dir(), Rules::of(When::Always), None)?,

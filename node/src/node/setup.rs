@@ -73,6 +73,8 @@ pub(crate) struct Setup {
     pub(crate) statements: Statements,
     /// Whether and how hard to train; `None`: whenever there is something to do.
     pub(crate) governor: Option<Governor>,
+    /// Whether to print what happens.
+    pub(crate) json: bool,
 }
 
 /// How a run ended.
