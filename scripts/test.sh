@@ -33,6 +33,10 @@ cargo build -j2 -p swarm-node --no-default-features
 cp "$target/debug/swarm" "$target/debug/swarm-replica.partial"
 mv "$target/debug/swarm-replica.partial" "$target/debug/swarm-replica"
 
+# The dashboard is tested in a real browser. Where none can be had, its test says so and is skipped.
+step "a browser for the dashboard"
+scripts/dashboard.sh --install || echo "left out: the dashboard is not tested in a browser"
+
 step "cargo test --workspace $*"
 # All failures of a run, not the first alone: a run is long.
 cargo test -j2 --workspace --no-fail-fast "$@"

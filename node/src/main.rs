@@ -8,6 +8,7 @@
 //! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
 //! - [`top`]: a node, watched on a terminal;
 //! - [`events`]: what a node tells whoever watches; [`rolling`]: files of lines that do not grow for ever;
+//! - [`dashboard`], [`metrics`]: all that for browsers and for Prometheus;
 //! - [`interop`]: models as other programs hold them;
 //! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`], [`tokens`]: learning;
 //! - [`inference`]: using what was trained; [`serve`]: for other programs; [`web`]: HTTP on this machine;
@@ -18,12 +19,14 @@
 
 mod bounds;
 mod cli;
+mod dashboard;
 mod events;
 // Without a trainer there is nothing to govern but when to stop.
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))]
 mod governor;
 mod interop;
 mod logs;
+mod metrics;
 mod net;
 mod node;
 mod rolling;
@@ -38,6 +41,7 @@ mod top;
 // Without a trainer thread nobody speaks the trainer's side of this.
 #[cfg_attr(not(feature = "train"), allow(dead_code))]
 mod trainer;
+mod web;
 
 #[cfg(feature = "train")]
 mod data;
@@ -57,8 +61,6 @@ mod serve;
 mod tokens;
 #[cfg(feature = "train")]
 mod train;
-#[cfg(feature = "train")]
-mod web;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -22,6 +22,7 @@ impl Bootstrap {
         let (store, genesis) = self.genesis.open(&self.node)?;
         let dir = store.dir().to_owned();
         let setup = self.node.setup(store, genesis)?;
+        let _watch = self.node.watch.start(&dir)?;
         let nobody: Option<fn(Option<TrainerState>) -> Result<Trainer>> = None;
         let ended = block_on(node::run(setup, nobody))?;
         farewell(ended, &dir, self.node.json);

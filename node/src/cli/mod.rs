@@ -10,6 +10,7 @@ mod bootstrap;
 mod chat;
 #[cfg(feature = "train")]
 mod config;
+mod dashboard;
 #[cfg(feature = "train")]
 mod data;
 #[cfg(feature = "train")]
@@ -59,6 +60,7 @@ mod tokenizer;
 mod top;
 #[cfg(feature = "train")]
 mod using;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -73,6 +75,7 @@ use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 
 use self::access::StatementArgs;
+use self::watch::WatchArgs;
 use crate::net::{Daily, Limits, NetworkKey, Rate, parse_address};
 use crate::node::{self, Ended};
 use crate::settings::{self, Found};
@@ -102,6 +105,7 @@ enum Command {
     Resume(pause::Resume),
     Stop(stop::Stop),
     Logs(logs::Logs),
+    Dashboard(dashboard::Dashboard),
     #[cfg(feature = "train")]
     Config(config::Config),
     #[cfg(feature = "train")]
@@ -161,6 +165,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Resume(command) => command.execute(),
         Command::Stop(command) => command.execute(),
         Command::Logs(command) => command.execute(),
+        Command::Dashboard(command) => command.execute(),
         #[cfg(feature = "train")]
         Command::Config(command) => command.execute(),
         #[cfg(feature = "train")]
@@ -224,7 +229,7 @@ const MISUSED: u8 = 2;
 /// Commands that share a file of settings.
 const NODES: [&str; 3] = ["run", "join", "bootstrap"];
 /// Commands that also look at the environment.
-const FOLDERS: [&str; 6] = ["status", "top", "pause", "resume", "stop", "logs"];
+const FOLDERS: [&str; 7] = ["status", "top", "pause", "resume", "stop", "logs", "dashboard"];
 
 /// The command line with what environment and file add to it.
 fn settled(given: Vec<OsString>, environment: settings::Environment<'_>) -> Result<Found> {
@@ -323,6 +328,9 @@ struct NodeArgs {
     /// stopped. The same is in events.jsonl in the node's folder. The log goes to stderr.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 /// Which swarm a node takes part in.

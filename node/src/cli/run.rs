@@ -148,6 +148,7 @@ impl PartArgs {
         for path in &self.learning.data.data {
             ensure!(path.exists(), "--data {}: there is no such file or folder", path.display());
         }
+        self.node.watch.check()?;
         self.guest.rules()
     }
 
@@ -161,6 +162,7 @@ impl PartArgs {
         let threads = self.learning.threads()?;
         let genesis = setup.genesis.clone();
         let dir = setup.store.dir().to_owned();
+        let _watch = self.node.watch.start(&dir)?;
         let data = &self.learning.data;
         // Only who is told where peers are looks for them before it has everything.
         let mdns = self.fetches && setup.mdns;

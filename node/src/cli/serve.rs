@@ -15,8 +15,8 @@ use crate::web;
 
 /// What is under way when Ctrl-C is pressed gets this long to end.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The flag that lets others in.
-const BEYOND: &str = "--let-others-in";
+/// Flags that messages name.
+const FLAGS: web::Flags = web::Flags { listen: "--listen", beyond: "--let-others-in" };
 
 /// Answer other programs on this machine as OpenAI's API does: /v1/models, /v1/completions and /v1/chat/completions,
 /// also as streams. Clients made for that API work with base_url http://127.0.0.1:8080/v1 and any key. Works offline,
@@ -77,7 +77,7 @@ impl Serve {
         let (model, queue) = (self.name, self.queue as usize);
         let (worker, thread, about) = Worker::start(self.model, queue)?;
         let ended = block_on(async {
-            let listener = web::bind(self.listen, self.beyond, BEYOND).await?;
+            let listener = web::bind(self.listen, self.beyond, FLAGS).await?;
             let address = listener.local_addr().context("the listener has no address")?;
             if !address.ip().is_loopback() {
                 let who = if key_wanted { "who has the key" } else { "anybody who reaches it" };

@@ -6,6 +6,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::web::Refused;
+
 /// An answer that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ApiError {
@@ -52,6 +54,12 @@ impl ApiError {
             _ => "invalid_request_error",
         };
         json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(Refused { status, message }: Refused) -> Self {
+        Self::new(status, message)
     }
 }
 

@@ -1,12 +1,11 @@
 //! Which path means what.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use axum::body::{Bytes, to_bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -17,12 +16,10 @@ use super::ask::Ask;
 use super::error::ApiError;
 use super::reply::{Frame, streamed, whole};
 use super::worker::Worker;
-use crate::web::only_local_names;
+use crate::web::{only_local_names, read_json};
 
 /// Most bytes of a request's body.
 const MAX_BODY: usize = 1 << 20;
-/// A body must come within this time.
-const BODY_TIME: Duration = Duration::from_secs(20);
 
 /// What is offered, and to whom.
 #[derive(Debug)]
@@ -100,7 +97,7 @@ async fn chat_completions(State(offer): State<Arc<Offer>>, request: Request) -> 
 }
 
 async fn complete(offer: &Offer, request: Request, chat: bool) -> Result<Response, ApiError> {
-    let body = body(request).await?;
+    let body = read_json(request, MAX_BODY).await?;
     let ask = Ask::read(&body, chat, &offer.model, rand::random())?;
     let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let kind = if chat { "chatcmpl" } else { "cmpl" };
@@ -109,34 +106,4 @@ async fn complete(offer: &Offer, request: Request, chat: bool) -> Result<Respons
     let (stream, usage) = (ask.stream, ask.usage);
     let told = offer.worker.put(ask)?;
     if stream { streamed(frame, usage, told).await } else { whole(&frame, told).await }
-}
-
-/// A request's body, if it is JSON and not too large.
-async fn body(request: Request) -> Result<Bytes, ApiError> {
-    let (head, body) = request.into_parts();
-    // Not only for order's sake: a page of a web site can make a browser send other types without asking.
-    if !is_json(&head.headers) {
-        let message = "the body must be JSON: Content-Type: application/json";
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-    }
-    let too_large = || {
-        let message = format!("the body has more than {MAX_BODY} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-    };
-    let claimed =
-        head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if claimed.is_some_and(|length| length > MAX_BODY as u64) {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        // It claimed none, and has more; or the connection is gone, and nobody reads this.
-        Ok(Err(_)) => Err(too_large()),
-        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
-    }
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }

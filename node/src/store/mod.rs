@@ -19,6 +19,7 @@
 //!   data/           tokens of text that cannot be read as it is, and which text is held out; see `data::ledger`
 //!   status.json     where the node is, rewritten twice a second
 //!   events.jsonl, events.jsonl.1   what has happened, for whoever watches, four megabytes each at most; see `events`
+//!   dashboard       what makes the dashboard's address; see `dashboard::keep`
 //!   report.json     what it did, written when it stops
 //!   control         what `swarm pause` and `swarm stop` ask of the node; see `governor::control`
 //!   config.toml     settings, if the user puts them there; see `settings`
@@ -45,6 +46,7 @@
 //! | `start` | the starting model is fetched from peers |
 //! | `data/*.tokens` | made again from the data |
 //! | `data/split.json` | which text is held out is chosen anew |
+//! | `dashboard` | the dashboard gets another address |
 //! | `control` | nothing new is asked of the node; `swarm pause` and `resume` write it anew |
 //! | `events.jsonl` | lines that cannot be read are left out by whoever shows them |
 //! | `status.json`, `report.json` | written anew; only `swarm admit` and `swarm revoke` read a round here |
