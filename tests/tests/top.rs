@@ -83,7 +83,7 @@ fn keys_sizes_and_a_restart_of_the_node() -> Result<()> {
     top.resize(40, 12)?;
     top.wait_for("a small frame", |shown| shown.contains("peers: 1") && !shown.contains("loss: line"))?;
     top.resize(20, 5)?;
-    top.shows("too small")?;
+    top.shows("takes 40 x 10")?;
     top.resize(120, 40)?;
     top.wait_for("a wide frame", |shown| {
         shown.lines().any(|line| line.contains("loss: line") && line.contains("peers: 1"))
@@ -170,7 +170,7 @@ fn once_and_for_pipes_it_is_text() -> Result<()> {
     }
     ensure!(!text.contains('\x1b') && !text.contains("q quit"), "{text}");
     ensure!(text.lines().count() <= 24 && text.lines().all(|line| line.chars().count() <= 80), "{text}");
-    ensure!(once("20", "5")?.contains("too small"));
+    ensure!(once("20", "5")?.contains("takes 40 x 10"));
     for (dir, word) in [("nowhere", "no such folder"), (".", "no node's folder")] {
         folder.place.swarm(["top", "--dir", dir])?.refused(1, &[word])?;
     }

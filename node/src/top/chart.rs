@@ -31,7 +31,8 @@ pub(super) fn legend(past: &Past) -> String {
 
 /// Draws them.
 pub(super) fn curves(past: &Past, look: Look, area: Rect, buffer: &mut Buffer) {
-    let all = [&past.training, &past.validation, &past.personal, &past.shared].map(points);
+    // What is drawn later covers what was before.
+    let all = [&past.training, &past.shared, &past.personal, &past.validation].map(points);
     let every = || all.iter().flatten();
     let range = |of: fn(&(f64, f64)) -> f64| {
         let low = every().map(of).fold(f64::INFINITY, f64::min);
@@ -54,9 +55,9 @@ pub(super) fn curves(past: &Past, look: Look, area: Rect, buffer: &mut Buffer) {
     let line = if look.unicode { Marker::Braille } else { Marker::Custom('*') };
     let kinds = [
         (line, GraphType::Line, Color::Cyan),
-        (Marker::Custom('v'), GraphType::Scatter, Color::Yellow),
-        (Marker::Custom('p'), GraphType::Scatter, Color::Magenta),
         (Marker::Custom('s'), GraphType::Scatter, Color::Green),
+        (Marker::Custom('p'), GraphType::Scatter, Color::Magenta),
+        (Marker::Custom('v'), GraphType::Scatter, Color::Yellow),
     ];
     let sets = all.iter().zip(kinds).filter(|(points, _)| !points.is_empty());
     let sets = sets.map(|(points, (marker, kind, colour))| {

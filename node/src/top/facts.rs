@@ -46,10 +46,15 @@ pub(super) fn facts(view: &View, look: Look, width: usize) -> Vec<Line<'static>>
     let (same, tone) = model(view, room);
     let device = match &view.guest {
         _ if view.running == Running::Never => "-".to_owned(),
-        Some(guest) => guest.words.clone(),
+        Some(guest) if view.running == Running::Yes => guest.words.clone(),
+        Some(guest) => format!("{}, when it last ran", guest.words),
         None => "holds and passes on, and does not train".to_owned(),
     };
-    let held = if view.is_held() { Tone::Slow } else { Tone::Good };
+    let held = match view.running {
+        Running::Yes if view.is_held() => Tone::Slow,
+        Running::Yes => Tone::Good,
+        _ => Tone::Plain,
+    };
     vec![
         head(view, look, width),
         line("round", round(view, room), Tone::Plain),

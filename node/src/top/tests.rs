@@ -252,6 +252,7 @@ fn a_node_that_is_away_is_waited_for_with_what_is_known() {
     view.phase = "stopped".into();
     let shown = frame(&view, &keys(), UNICODE, 80, 24);
     has(&shown, &["does not run since 12 s; waiting; it was last stopped", "12 of 40", "2.310"]);
+    has(&shown, &["device   training, when it last ran"]);
     has(&plain::line(&view), &["round 12 of 40: loss 2.310", "does not run since 12 s (stopped); waiting"]);
     view.trouble = Some("status.json is no node's status".into());
     let shown = frame(&view, &keys(), UNICODE, 80, 24);
