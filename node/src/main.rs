@@ -20,6 +20,7 @@ mod cli;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))]
 mod governor;
 mod interop;
+mod ledger;
 mod logs;
 mod net;
 mod node;

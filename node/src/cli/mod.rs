@@ -28,6 +28,7 @@ mod invite;
 mod join;
 #[cfg(feature = "train")]
 mod lab;
+mod ledger;
 mod load;
 mod logs;
 mod net;
@@ -57,6 +58,7 @@ mod stop;
 mod tokenizer;
 #[cfg(feature = "train")]
 mod using;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -105,6 +107,8 @@ enum Command {
     Service(service::Service),
     Invite(invite::Invite),
     Peers(peers::Peers),
+    Ledger(ledger::LedgerCommand),
+    Verify(verify::Verify),
     Id(id::Id),
     Net(net::Net),
     NetworkKey(network_key::MakeNetworkKey),
@@ -160,6 +164,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Service(command) => command.execute(),
         Command::Invite(command) => command.execute(),
         Command::Peers(command) => command.execute(),
+        Command::Ledger(command) => command.execute(),
+        Command::Verify(command) => command.execute(),
         Command::Id(command) => command.execute(),
         Command::Net(command) => command.execute(),
         Command::NetworkKey(command) => command.execute(),

@@ -71,13 +71,16 @@ pub(crate) use access::{leave_statements, parse_statements, read_access, read_st
 #[cfg(feature = "train")]
 pub(crate) use checkpoints::{START, read_state};
 pub(crate) use checkpoints::{ensure_empty, newer_checkpoint, write_successor};
-pub(crate) use file::{make_folder, read_limited, write_atomically, write_streamed};
 #[cfg(feature = "train")]
-pub(crate) use file::{open_checked, set_aside, write_checked};
+pub(crate) use file::set_aside;
+pub(crate) use file::{
+    make_folder, open_checked, read_limited, write_atomically, write_checked, write_streamed,
+};
 pub(crate) use outbox::Signed;
 #[cfg(feature = "train")]
 pub(crate) use parameters::{read_parameters, write_parameters};
 use snapshot::NodeSnapshot;
+pub(crate) use snapshot::{array as read_array, block, read_block};
 pub(crate) use tokenizer::{read_tokenizer, write_tokenizer};
 
 /// A genesis file is text of a few hundred bytes; more than this is something else.
