@@ -6,7 +6,7 @@
 //! - [`settings`]: flags, environment and file; [`service`]: a node that the system starts; [`logs`]: what it says;
 //! - [`node`]: the loop between network, trainer, disk and core;
 //! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
-//! - [`interop`]: models as other programs hold them;
+//! - [`interop`]: models as other programs hold them; [`ledger`]: who contributed what, and the proof of it;
 //! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`], [`tokens`]: learning;
 //! - [`inference`]: using what was trained; [`serve`]: for other programs; [`web`]: HTTP on this machine;
 //! - [`eval`]: how good it is;

@@ -1,4 +1,4 @@
-//! The settled rounds that a node's folder holds: those of its newest snapshot.
+//! The settled rounds that a node's folder holds: those of its newest snapshot, and what it has kept of older ones.
 //!
 //! Only settled rounds: their sets are frozen, and equal log digests mean equal sets.
 
@@ -13,12 +13,14 @@ use swarm_protocol::digest::Digest;
 use swarm_protocol::genesis::Genesis;
 use swarm_protocol::round_log::{Entry, RoundLog};
 
+use super::archive::Archive;
 use crate::store;
 
 /// A node's settled rounds.
 pub(crate) struct History {
     genesis: Arc<Genesis>,
     log: RoundLog,
+    archive: Archive,
     statements: Statements,
 }
 
@@ -43,7 +45,8 @@ impl History {
         })?;
         let statements =
             if genesis.access.is_open() { Statements::default() } else { store::read_access(dir)? };
-        Ok(Self { genesis: Arc::new(genesis), log, statements })
+        let archive = Archive::open(dir, &genesis, &log)?;
+        Ok(Self { genesis: Arc::new(genesis), log, archive, statements })
     }
 
     /// The swarm's constitution.
@@ -58,7 +61,7 @@ impl History {
 
     /// The first round that is here.
     pub(crate) fn from(&self) -> u64 {
-        self.log.held_from()
+        self.archive.from().unwrap_or(self.log.held_from())
     }
 
     /// The round after the last one that is here.
@@ -70,15 +73,22 @@ impl History {
     ///
     /// # Errors
     /// It is not known here.
-    pub(crate) fn digest_after(&self, settled: u64) -> Result<Digest> {
-        self.log
-            .digest_after(settled)
-            .with_context(|| format!("no log digest after {settled} rounds is known"))
+    fn digest_after(&self, settled: u64) -> Result<Digest> {
+        match self.log.digest_after(settled) {
+            Some(digest) => Ok(digest),
+            None => self.archive.digest_before(&self.genesis, settled),
+        }
     }
 
     /// All entries of a round, by author.
-    pub(crate) fn entries(&self, round: u64) -> Vec<Entry> {
-        self.log.entries(round).cloned().collect()
+    ///
+    /// # Errors
+    /// A file of kept rounds that cannot be read.
+    pub(crate) fn entries(&self, round: u64) -> Result<Vec<Entry>> {
+        if round < self.log.held_from() {
+            return self.archive.entries(&self.genesis, round);
+        }
+        Ok(self.log.entries(round).cloned().collect())
     }
 
     /// The ledger of the rounds from `from` to below `to`; without them, of all that are here.
@@ -100,7 +110,7 @@ impl History {
         );
         let mut auditor = Auditor::new(self.genesis.clone(), from, self.digest_after(from)?)?;
         for round in from..to {
-            auditor.round(&self.entries(round)).context("the node's log does not hold")?;
+            auditor.round(&self.entries(round)?).context("the node's log does not hold")?;
         }
         let ledger = auditor.finish();
         ensure!(

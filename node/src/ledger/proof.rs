@@ -43,7 +43,7 @@ const MAX_STATEMENTS: u32 = 2 << 20;
 /// A ledger has half a kilobyte an author.
 const MAX_LEDGER: u32 = 1 << 30;
 /// What frames a body.
-const AROUND_A_BODY: usize = 1 << 10;
+pub(super) const AROUND_A_BODY: usize = 1 << 10;
 /// Most memory that the rounds of a swarm are judged in that nobody has vouched for.
 const MOST_FOR_STRANGERS: u64 = 1 << 31;
 
@@ -58,7 +58,8 @@ pub(crate) fn write(path: &Path, history: &History, ledger: &Ledger) -> Result<(
         block(out, &history.genesis().canonical_bytes())?;
         out.write_all(&codec::encode(&(ledger.from, ledger.to, ledger.before)))?;
         for round in ledger.from..ledger.to {
-            write_round(out, &history.entries(round))?;
+            let entries = history.entries(round).map_err(io::Error::other)?;
+            write_round(out, &entries)?;
         }
         block(out, &codec::encode(history.statements()))?;
         block(out, told.as_bytes())
@@ -66,7 +67,7 @@ pub(crate) fn write(path: &Path, history: &History, ledger: &Ledger) -> Result<(
 }
 
 /// A round's entries, which are in the order of their authors.
-fn write_round(out: &mut dyn Write, entries: &[Entry]) -> io::Result<()> {
+pub(super) fn write_round(out: &mut dyn Write, entries: &[Entry]) -> io::Result<()> {
     let count = u32::try_from(entries.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     out.write_all(&count.to_le_bytes())?;
     for entry in entries {
@@ -135,7 +136,16 @@ pub(super) fn parse(reader: &mut impl Read, swarm: Option<Digest>) -> Result<Pro
     Ok(Proven { genesis, ledger, not_admitted })
 }
 
-fn read_round(reader: &mut impl Read, genesis: &Genesis, longest: u32, vouched: bool) -> Result<Vec<Entry>> {
+/// What [`write_round`] wrote. Nobody has to have `vouched` for the swarm, but then its rounds must be small.
+///
+/// # Errors
+/// What cannot be one, in words.
+pub(super) fn read_round(
+    reader: &mut impl Read,
+    genesis: &Genesis,
+    longest: u32,
+    vouched: bool,
+) -> Result<Vec<Entry>> {
     let count = u32::from_le_bytes(read_array(reader)?);
     ensure!(count <= genesis.rule.publishers, "{count} authors, more than the genesis permits");
     // Two bits a parameter for each author.

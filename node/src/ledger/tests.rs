@@ -18,6 +18,7 @@ use swarm_protocol::packing;
 use swarm_protocol::peer::snapshot::{Position, Snapshot};
 use swarm_protocol::round_log::{Entry, RoundLog};
 
+use super::archive;
 use super::history::History;
 use super::proof::{self, Proven};
 use super::show::{Format, written};
@@ -46,9 +47,14 @@ fn author(n: u8) -> Identity {
 
 /// Authors 1 and 2 in each round, with the same signs where `n` and the round say so; 3 signs twice in round 1.
 fn log(genesis: &Genesis) -> RoundLog {
+    log_of(genesis, ROUNDS, |_| ())
+}
+
+/// The same of so many rounds; `settled` sees it after each.
+fn log_of(genesis: &Genesis, rounds: u64, mut settled: impl FnMut(&RoundLog)) -> RoundLog {
     let layout = genesis.layout().unwrap();
     let mut log = RoundLog::new(genesis);
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let base = log.digest_after(log.settled_at(round)).unwrap();
         for n in 1..=2u8 {
             let mut delta = SparseDelta::default();
@@ -78,13 +84,19 @@ fn log(genesis: &Genesis) -> RoundLog {
             log.insert_proof(&(one.sign(&author(3)), other.sign(&author(3))), round);
         }
         log.settle_next();
+        settled(&log);
     }
     log
 }
 
-/// A node's folder with this log, from the round `held_from` on.
+/// A node's folder with the made-up log, from the round `held_from` on.
 fn folder(dir: &Path, genesis: &Genesis, held_from: u64) -> Result<History> {
-    let log = log(genesis);
+    hold(dir, genesis, &log(genesis), held_from)
+}
+
+/// A node's folder with this log, from the round `held_from` on.
+fn hold(dir: &Path, genesis: &Genesis, log: &RoundLog, held_from: u64) -> Result<History> {
+    let settled = log.settled();
     let (digests, entries) = log.contents();
     let (mut deltas, mut proofs) = (Vec::new(), Vec::new());
     for entry in entries {
@@ -98,10 +110,10 @@ fn folder(dir: &Path, genesis: &Genesis, held_from: u64) -> Result<History> {
     }
     let position = Position {
         swarm: genesis.swarm_id(),
-        round: ROUNDS,
-        settled: ROUNDS,
+        round: settled,
+        settled,
         held_from,
-        next_to_sign: ROUNDS,
+        next_to_sign: settled,
         met_others: true,
         digests,
         proofs,
@@ -329,4 +341,93 @@ fn in_a_closed_swarm_it_says_who_was_admitted() {
     let mut missing = [author(2).public(), author(3).public()];
     missing.sort();
     assert_eq!(proven.not_admitted, missing);
+}
+
+/// Rounds of a log that has let go of the oldest.
+const LONG: u64 = 20;
+
+/// The ledger of the whole of it, as somebody computes it who has never let go of anything.
+fn ledger_of_all(genesis: &Genesis) -> Ledger {
+    let mut patient = genesis.clone();
+    patient.rounds.retention = 64;
+    let log = log_of(&patient, LONG, |_| ());
+    // The retention is part of the swarm's id, so these deltas are of another swarm.
+    assert_ne!(patient.swarm_id(), genesis.swarm_id());
+    assert_eq!((log.held_from(), log.settled()), (0, LONG));
+    let before = log.digest_after(0).unwrap();
+    let mut auditor = swarm_protocol::contributions::Auditor::new(patient.into(), 0, before).unwrap();
+    for round in 0..LONG {
+        auditor.round(&log.entries(round).cloned().collect::<Vec<_>>()).unwrap();
+    }
+    auditor.finish()
+}
+
+fn files(dir: &Path) -> Vec<u64> {
+    let names = fs::read_dir(dir.join("history")).unwrap();
+    let mut names: Vec<u64> =
+        names.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn older_rounds_are_kept_and_are_in_the_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let genesis = genesis(Access::default());
+    let log = log_of(&genesis, LONG, |log| archive::keep(dir.path(), &genesis, log, archive::KEPT).unwrap());
+    // A retention of eight rounds, of which all but two windows are written.
+    assert_eq!((log.held_from(), files(dir.path())), (12, (0..16).collect()));
+    let history = hold(dir.path(), &genesis, &log, log.held_from()).unwrap();
+    assert_eq!((history.from(), history.to()), (0, LONG));
+    let (ledger, all) = (history.ledger(None, None).unwrap(), ledger_of_all(&genesis));
+    let figures = |ledger: &Ledger| {
+        let each =
+            ledger.rows.iter().map(|row| (row.round, row.author, row.agreement, row.confirms, row.claims));
+        (ledger.confirmed_to, each.collect::<Vec<_>>())
+    };
+    assert_eq!(figures(&ledger), figures(&all));
+    assert_eq!(ledger.after, log.log_digest());
+    // From anywhere, also out of the middle of what is kept, and proved.
+    for (from, to) in [(3, 7), (5, 14), (12, 20), (16, 20), (0, 1)] {
+        let part = history.ledger(Some(from), Some(to)).unwrap();
+        assert_eq!((part.from, part.to), (from, to));
+        let bytes = proof_of(dir.path(), &history, &part);
+        assert_eq!(proof::parse(&mut &bytes[..], Some(genesis.swarm_id())).unwrap().ledger, part);
+    }
+
+    // What is damaged ends it; what is older is in no ledger.
+    let path = dir.path().join("history/9");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[50] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(History::open(dir.path()).unwrap().from(), 10);
+    // Without room for all, the oldest go.
+    let all: u64 =
+        (10..16).map(|n| fs::metadata(dir.path().join(format!("history/{n}"))).unwrap().len()).sum();
+    archive::keep(dir.path(), &genesis, &log, all).unwrap();
+    assert_eq!(files(dir.path()), (10..16).collect::<Vec<_>>());
+    archive::keep(dir.path(), &genesis, &log, 0).unwrap();
+    assert!(files(dir.path()).is_empty());
+    assert_eq!(History::open(dir.path()).unwrap().from(), 12);
+}
+
+#[test]
+fn what_is_kept_of_another_history_makes_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let genesis = genesis(Access::default());
+    let keep = |log: &RoundLog| archive::keep(dir.path(), &genesis, log, archive::KEPT).unwrap();
+    log_of(&genesis, LONG, keep);
+    // The same rounds, but nobody trained in them.
+    let mut empty = RoundLog::new(&genesis);
+    for _ in 0..LONG {
+        empty.settle_next();
+        if empty.settled() == LONG {
+            keep(&empty);
+        }
+    }
+    // Of the rounds that it holds, it has put its own in their place.
+    let history = hold(dir.path(), &genesis, &empty, empty.held_from()).unwrap();
+    assert_eq!((history.from(), history.to()), (12, LONG));
+    assert!(history.ledger(None, None).unwrap().rows.is_empty());
+    assert_eq!(crate::net::parse_bytes("256MB"), Ok(archive::KEPT));
 }

@@ -8,6 +8,7 @@ use swarm_protocol::peer::{Action, Report};
 use swarm_protocol::wire::BULK;
 
 use super::{Ended, Node, Rounds, VALIDATE_EVERY, unix_time};
+use crate::ledger::archive;
 use crate::net::{Command, Event, peer_id};
 use crate::status::RoundRecord;
 use crate::trainer::Order;
@@ -132,6 +133,10 @@ impl Node {
                 Action::Checkpoint(_) => {
                     if let Err(error) = self.store.keep_checkpoint(self.peer.checkpoints()) {
                         tracing::error!("{error:#}");
+                    }
+                    let (dir, peer) = (self.store.dir(), &self.peer);
+                    if let Err(error) = archive::keep(dir, peer.genesis(), peer.log(), self.keep_history) {
+                        tracing::error!("older rounds are not kept for ledgers: {error:#}");
                     }
                 }
                 Action::Report(report) => self.tell(report)?,

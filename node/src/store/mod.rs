@@ -11,6 +11,7 @@
 //!                   disk before anybody hears of them
 //!   signed          the first round that has not been signed; see `outbox`
 //!   checkpoints/N   the last ones, for peers that join; see `checkpoints`
+//!   history/N       settled rounds that the log has let go of, for ledgers; see `ledger::archive`
 //!   private         what this device keeps to itself; see `private`
 //!   access          who may take part in a closed swarm; see `access`
 //!   incoming/*      certificates and revocations that somebody leaves for the node
@@ -39,6 +40,7 @@
 //! | `signed` | the outbox tells the same |
 //! | `signed` and all of `outbox` | nothing is signed for two windows after joining |
 //! | `checkpoints/N` | the next checkpoint takes its place |
+//! | `history/N` | no ledger reaches back beyond these rounds |
 //! | `access` | peers tell again; this device's own certificate may have to be given again |
 //! | `private` | an error, if it is no text; without it, only what the command line and the genesis say is private |
 //! | `start` | the starting model is fetched from peers |
@@ -71,10 +73,9 @@ pub(crate) use access::{leave_statements, parse_statements, read_access, read_st
 #[cfg(feature = "train")]
 pub(crate) use checkpoints::{START, read_state};
 pub(crate) use checkpoints::{ensure_empty, newer_checkpoint, write_successor};
-#[cfg(feature = "train")]
-pub(crate) use file::set_aside;
 pub(crate) use file::{
-    make_folder, open_checked, read_limited, write_atomically, write_checked, write_streamed,
+    is_damage, make_folder, numbers, open_checked, read_limited, set_aside, write_atomically, write_checked,
+    write_streamed,
 };
 pub(crate) use outbox::Signed;
 #[cfg(feature = "train")]
@@ -264,7 +265,7 @@ impl Store {
         }
         let store = Self { dir: dir.to_owned(), _lock: lock };
         file::sweep(dir)?;
-        for folder in ["outbox", "checkpoints", "incoming"] {
+        for folder in ["outbox", "checkpoints", "history", "incoming"] {
             file::sweep(&store.path(folder))?;
         }
         let genesis = store.genesis(genesis)?;
