@@ -9,7 +9,7 @@
 //! - [`top`]: a node, watched on a terminal;
 //! - [`events`]: what a node tells whoever watches; [`rolling`]: files of lines that do not grow for ever;
 //! - [`dashboard`], [`metrics`]: all that for browsers and for Prometheus;
-//! - [`interop`]: models as other programs hold them;
+//! - [`interop`]: models as other programs hold them; [`ledger`]: who contributed what, and the proof of it;
 //! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`], [`tokens`]: learning;
 //! - [`inference`]: using what was trained; [`serve`]: for other programs; [`web`]: HTTP on this machine;
 //! - [`eval`]: how good it is;
@@ -25,6 +25,7 @@ mod events;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))]
 mod governor;
 mod interop;
+mod ledger;
 mod logs;
 mod metrics;
 mod net;

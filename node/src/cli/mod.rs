@@ -29,6 +29,7 @@ mod invite;
 mod join;
 #[cfg(feature = "train")]
 mod lab;
+mod ledger;
 mod load;
 mod logs;
 mod net;
@@ -60,6 +61,7 @@ mod tokenizer;
 mod top;
 #[cfg(feature = "train")]
 mod using;
+mod verify;
 mod watch;
 
 use std::ffi::OsString;
@@ -76,7 +78,7 @@ use swarm_protocol::genesis::Genesis;
 
 use self::access::StatementArgs;
 use self::watch::WatchArgs;
-use crate::net::{Daily, Limits, NetworkKey, Rate, parse_address};
+use crate::net::{Daily, Limits, NetworkKey, Rate, parse_address, parse_bytes};
 use crate::node::{self, Ended};
 use crate::settings::{self, Found};
 use crate::store::{self, Store};
@@ -112,6 +114,8 @@ enum Command {
     Service(service::Service),
     Invite(invite::Invite),
     Peers(peers::Peers),
+    Ledger(ledger::LedgerCommand),
+    Verify(verify::Verify),
     Id(id::Id),
     Net(net::Net),
     NetworkKey(network_key::MakeNetworkKey),
@@ -172,6 +176,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Service(command) => command.execute(),
         Command::Invite(command) => command.execute(),
         Command::Peers(command) => command.execute(),
+        Command::Ledger(command) => command.execute(),
+        Command::Verify(command) => command.execute(),
         Command::Id(command) => command.execute(),
         Command::Net(command) => command.execute(),
         Command::NetworkKey(command) => command.execute(),
@@ -297,6 +303,11 @@ struct NodeArgs {
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     snapshot_seconds: u32,
 
+    /// Bytes of settled rounds that are kept on disk after the node itself needs them no more, so that swarm ledger
+    /// reaches back further; the oldest go first. 0 keeps none.
+    #[arg(long, value_name = "BYTES", default_value = "256MB", value_parser = parse_bytes)]
+    keep_history: u64,
+
     /// Most bytes a second that are sent, of everything, such as 200kB or 1.5MB; at least 10kB. Where it is tight,
     /// this node's deltas have fewer coefficients, then there are fewer of them; nothing learned is lost. Default: no
     /// limit.
@@ -374,6 +385,7 @@ impl NodeArgs {
             rounds: None,
             validates: false,
             snapshot_interval: std::time::Duration::from_secs(self.snapshot_seconds.into()),
+            keep_history: self.keep_history,
             allowed: node::Allowed {
                 limits: Limits { upload: self.max_upload, download: self.max_download },
                 upload_day: self.max_upload_day,

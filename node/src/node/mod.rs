@@ -74,6 +74,8 @@ const HASTY_WINDOWS: usize = 16;
 
 struct Node {
     store: Store,
+    /// Bytes of settled rounds that are kept for ledgers.
+    keep_history: u64,
     peer: Peer,
     network: net::Handle,
     trainer: Option<Trainer>,
@@ -152,6 +154,7 @@ pub(crate) async fn run(
         rounds,
         validates,
         snapshot_interval,
+        keep_history,
         allowed,
         relay,
         upnp,
@@ -207,6 +210,7 @@ pub(crate) async fn run(
     };
     let mut node = Node {
         store,
+        keep_history,
         peer,
         network,
         trainer,
@@ -263,7 +267,8 @@ pub(crate) async fn run(
         node.store.dir().display()
     );
     node.tell_start();
-    tracing::info!("whatever the others do: {}", Bounds::new(&genesis, snapshot_interval)?);
+    let bounds = Bounds::new(&genesis, snapshot_interval)?.keeping(keep_history);
+    tracing::info!("whatever the others do: {bounds}");
     node.peer.set_stop(target);
     if let Some(pin) = setup.pin {
         node.peer.pin(pin);

@@ -57,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) validates: bool,
     /// Time between two snapshots.
     pub(crate) snapshot_interval: Duration,
+    /// Bytes of settled rounds that are kept for ledgers; see [`crate::ledger::archive`].
+    pub(crate) keep_history: u64,
     /// How much is sent and received.
     pub(crate) allowed: Allowed,
     /// The checkpoint that a newcomer starts from, and from no other.
