@@ -10,6 +10,7 @@
 //! outbox   = (interval / min_round_ms + window + 2) x delta    own deltas: since the snapshot before, open
 //! disk     = 2 snapshot + outbox           the old snapshot stays until the new one is whole
 //!            + 12 parameters + 4 MiB       two checkpoints and a new one; small files
+//!            + history + checkpoint_every x publishers x delta    kept for ledgers, and what is being written of it
 //! ```
 //!
 //! The longest body is several times the usual one, and few swarms have as many authors as their genesis
@@ -41,6 +42,9 @@ pub(crate) struct Bounds {
     pub(crate) snapshot: u64,
     /// Of the node's folder.
     pub(crate) disk: u64,
+    /// Of one file of settled rounds that are kept for ledgers.
+    #[serde(skip)]
+    pub(crate) rounds: u64,
 }
 
 impl Bounds {
@@ -62,7 +66,17 @@ impl Bounds {
         let disk = [outbox, checkpoints, SMALL_FILES]
             .into_iter()
             .fold(snapshot.saturating_mul(2), u64::saturating_add);
-        Ok(Self { memory, author, authors: genesis.rule.publishers, snapshot, disk })
+        let rounds = delta
+            .saturating_mul(genesis.rule.publishers.into())
+            .saturating_mul(genesis.rounds.checkpoint_every.into());
+        Ok(Self { memory, author, authors: genesis.rule.publishers, snapshot, disk, rounds })
+    }
+
+    /// The bounds of a node that also keeps `history` bytes of settled rounds for ledgers.
+    pub(crate) fn keeping(self, history: u64) -> Self {
+        // A new file is there before the oldest goes.
+        let kept = if history > 0 { history.saturating_add(self.rounds) } else { 0 };
+        Self { disk: self.disk.saturating_add(kept), ..self }
     }
 }
 
@@ -139,6 +153,9 @@ mod tests {
         let slow = bounds(|genesis| genesis.rounds.min_round_ms = 1000);
         assert_eq!((slow.memory, slow.snapshot), (before.memory, before.snapshot));
         assert!(slow.disk < before.disk);
+        assert_eq!(before.keeping(0), before);
+        // A file of one round of five, and what is kept.
+        assert_eq!(before.keeping(1000).disk - before.disk, 1000 + before.memory / 12);
         assert!(Bounds::new(&genesis(), INTERVAL / 10).unwrap().disk < before.disk);
     }
 
@@ -171,7 +188,8 @@ mod tests {
 
     #[test]
     fn it_is_told_in_words() {
-        let bounds = Bounds { memory: 1_234_000_001, author: 1, authors: 64, snapshot: 0, disk: 999_999 };
+        let bounds =
+            Bounds { memory: 1_234_000_001, author: 1, authors: 64, snapshot: 0, disk: 999_999, rounds: 0 };
         assert_eq!(
             bounds.to_string(),
             "at most 1,235 MB of memory for open and kept rounds (1 MB for each of up to 64 authors), and 1 MB of disk"

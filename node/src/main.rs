@@ -6,9 +6,10 @@
 //! - [`settings`]: flags, environment and file; [`service`]: a node that the system starts; [`logs`]: what it says;
 //! - [`node`]: the loop between network, trainer, disk and core;
 //! - [`net`]: libp2p, bytes in and out; [`store`]: the node's folder; [`status`]: what it says in files;
+//! - [`top`]: a node, watched on a terminal;
 //! - [`events`]: what a node tells whoever watches; [`rolling`]: files of lines that do not grow for ever;
 //! - [`dashboard`], [`metrics`]: all that for browsers and for Prometheus;
-//! - [`interop`]: models as other programs hold them;
+//! - [`interop`]: models as other programs hold them; [`ledger`]: who contributed what, and the proof of it;
 //! - [`trainer`]: what node and trainer say to each other; [`train`], [`model`], [`data`], [`tokens`]: learning;
 //! - [`inference`]: using what was trained; [`serve`]: for other programs; [`web`]: HTTP on this machine;
 //! - [`eval`]: how good it is;
@@ -24,6 +25,7 @@ mod events;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))]
 mod governor;
 mod interop;
+mod ledger;
 mod logs;
 mod metrics;
 mod net;
@@ -36,6 +38,7 @@ mod service;
 mod settings;
 mod status;
 mod store;
+mod top;
 // Without a trainer thread nobody speaks the trainer's side of this.
 #[cfg_attr(not(feature = "train"), allow(dead_code))]
 mod trainer;

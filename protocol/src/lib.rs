@@ -79,6 +79,7 @@ pub mod architecture;
 pub mod checkpoint;
 pub mod checks;
 pub mod codec;
+pub mod contributions;
 pub mod delta;
 pub mod digest;
 pub mod fetch;

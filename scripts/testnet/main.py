@@ -15,16 +15,32 @@ from typing import List
 
 from testnet import weather
 from testnet.apart import Apart
-from testnet.chaos import Chaos
-from testnet.options import Options, UserError, parse_options
+from testnet.chaos import ROUND_SECONDS, Chaos
+from testnet.options import Options, UserError, cores, parse_options
 from testnet.run import Testnet
 
 # What automake and others call skipped: neither passed nor failed.
 SKIPPED = 77
 
 
+# Seconds of a core for a round of one node, on the machine of the README's figures.
+CORE_SECONDS = {"nano": 3.0, "micro": 30.0, "small": 300.0}
+
+
+def minutes(options: Options, count: int) -> str:
+    """Roughly how long it takes on so many cores."""
+    seconds = CORE_SECONDS[options.model] * options.nodes * options.rounds / max(1, min(count, options.nodes))
+    if options.chaos:
+        # Half of the steps, and rounds that are held up.
+        seconds = max(seconds / 2, 1.5 * ROUND_SECONDS * options.rounds)
+    if options.baseline:
+        seconds *= 2
+    whole = max(1, round(seconds / 60))
+    return f"{whole} minute{'' if whole == 1 else 's'}" if whole < 120 else f"{whole / 60:.0f} hours"
+
+
 def opening(options: Options) -> str:
-    """One sentence: what is going to happen."""
+    """What is going to happen, how long it takes, and what to look at."""
     text = f"{options.nodes} nodes, each a process with an identity and text of its own, now train one {options.model} model "
     way = "over loopback"
     if options.chaos or options.home_lines:
@@ -32,7 +48,12 @@ def opening(options: Options) -> str:
     text += f"together for {options.rounds} rounds {way}, without a server"
     if options.baseline:
         text += ", and afterwards each alone for comparison"
-    return f"{text}; everything is written to {options.out}."
+    text += f"; everything is written to {options.out}.\n"
+    where = options.data or "the sources of the crates that this build downloaded"
+    text += f"Each trains on other parts of {where}; some is nobody's, and tells how good the model is.\n"
+    text += f"That takes roughly {minutes(options, cores())} on {cores()} cores like those of the README's figures.\n"
+    text += "Watch the loss go down, and the column 'state': nodes with the same word there hold the same model, bit for bit."
+    return text
 
 
 def main(arguments: List[str]) -> int:

@@ -242,20 +242,35 @@ class Testnet:
         self.say(verdict)
         return content["agreed"]
 
+    def has(self, command: str) -> bool:
+        """Whether this swarm program has a command that takes a node's folder."""
+        try:
+            told = subprocess.run(
+                [self.binary, command, "--help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+            )
+        except OSError:
+            return False
+        return told.returncode == 0 and "--dir" in told.stdout
+
     def epilogue(self) -> None:
-        command = shlex.quote(self.binary)
-        folder = shlex.quote(str(self.folder / "node-1"))
+        folder = str(self.folder / "node-1")
         self.say(f"\nReport: {self.folder / 'report.html'} (and report.json beside it)")
         if not any(node.report for node in self.nodes):
             self.say(f"What each process said is in {self.folder}/*/log.txt")
             return
+        # What has to be looked at in a browser first, then on a terminal.
+        looks = ("dashboard", ["--dir", folder]), ("ledger", ["--dir", folder]), ("top", ["--once", "--dir", folder])
+        look = next(([command, *flags] for command, flags in looks if self.has(command)), ["status", "--dir", folder])
+        tries = [
+            ("let the model write", ["generate", "--dir", folder, "--prompt", "fn main() {"]),
+            ("see what node-1 has seen", look),
+            ("let it learn from your text", ["run", "--dir", folder, "--data", "PATH"]),
+        ]
         self.say("Three things to try next:")
-        self.say(f"  - let the model write:       {command} generate --dir {folder} --prompt 'fn main() {{'")
-        self.say("  - your own text:             scripts/testnet.sh --data PATH")
-        if self.options.baseline:
-            self.say("  - a larger swarm, longer:    scripts/testnet.sh --nodes 8 --rounds 200")
-        else:
-            self.say("  - what it gains over alone:  scripts/testnet.sh --baseline")
+        for what, arguments in tries:
+            self.say(f"  {what}:\n    {shlex.join([self.binary, *arguments])}")
+        if not self.options.baseline:
+            self.say("What a swarm gains over each alone: the same command again with --baseline.")
 
     def run(self) -> int:
         """The whole; returns the exit status."""

@@ -9,6 +9,7 @@
 //!   Liar      a peer of a swarm that is no node: what others fetch from it is damaged
 //!   Hostile   a peer that is no node and attacks one, in every way and at every layer
 //!   Ear       a peer between two nodes that hears every byte they send
+//!   Terminal  a program on a terminal: what it shows, keys, another size, how it leaves
 //!   http      requests to a program that answers over HTTP
 //!   program   where the programs are; the one with training is built if it is not fresh
 //! ```
@@ -29,12 +30,16 @@ pub mod place;
 pub mod process;
 pub mod program;
 pub mod report;
+#[cfg(unix)]
+pub mod terminal;
 
 pub use ear::Ear;
 pub use hostile::Hostile;
 pub use liar::Liar;
 pub use place::{Changes, Node, Place};
 pub use process::{Exit, Process, Signal};
+#[cfg(unix)]
+pub use terminal::Terminal;
 
 use std::time::Duration;
 

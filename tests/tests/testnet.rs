@@ -73,6 +73,45 @@ fn two_nodes_agree_and_the_report_has_every_key() -> Result<()> {
     for process in processes(&place.path("out"))? {
         assert!(!runs(process)?, "process {process} is left");
     }
+    try_what_it_says(&place, &testnet.log()?)
+}
+
+/// The commands that it prints at its end work as they are printed.
+fn try_what_it_says(place: &Place, said: &str) -> Result<()> {
+    let text = place.text("own.txt", 7, 100_000)?;
+    let program = program::swarm()?.to_str().context("a program without a name")?;
+    let mut tried = Vec::new();
+    for line in said.lines().filter_map(|line| line.strip_prefix("    ")) {
+        let words = shlex::split(line).with_context(|| format!("no command: {line}"))?;
+        let [first, name, flags @ ..] = words.as_slice() else { continue };
+        if first != program {
+            continue;
+        }
+        let mut command = Command::new(program);
+        command.arg(name).args(flags.iter().map(|flag| match flag.as_str() {
+            "PATH" => text.as_os_str(),
+            flag => flag.as_ref(),
+        }));
+        let (dir, log) = (place.path("out/node-1"), place.path(&format!("{name}.log")));
+        let mut process = Process::spawn(name, &mut command, &dir, &log)?;
+        match name.as_str() {
+            "run" => {
+                process.wait_for("steps on another text", |status| status["tokens"].as_u64() > Some(0))?;
+                process.interrupt()?;
+            }
+            "dashboard" => {
+                process.wait_for_log("http://")?;
+                process.interrupt()?;
+            }
+            _ => {
+                let log = process.success()?;
+                assert!(!log.trim().is_empty(), "{name} says nothing");
+            }
+        }
+        tried.push(name.clone());
+    }
+    assert_eq!(tried.len(), 3, "tried {tried:?} of\n{said}");
+    assert_eq!((tried[0].as_str(), tried[2].as_str()), ("generate", "run"));
     Ok(())
 }
 

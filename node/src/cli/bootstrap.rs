@@ -25,7 +25,7 @@ impl Bootstrap {
         let _watch = self.node.watch.start(&dir)?;
         let nobody: Option<fn(Option<TrainerState>) -> Result<Trainer>> = None;
         let ended = block_on(node::run(setup, nobody))?;
-        farewell(ended, &dir);
+        farewell(ended, &dir, self.node.json);
         Ok(())
     }
 }

@@ -29,6 +29,7 @@ mod invite;
 mod join;
 #[cfg(feature = "train")]
 mod lab;
+mod ledger;
 mod load;
 mod logs;
 mod net;
@@ -57,8 +58,10 @@ mod status;
 mod stop;
 #[cfg(feature = "train")]
 mod tokenizer;
+mod top;
 #[cfg(feature = "train")]
 mod using;
+mod verify;
 mod watch;
 
 use std::ffi::OsString;
@@ -75,7 +78,7 @@ use swarm_protocol::genesis::Genesis;
 
 use self::access::StatementArgs;
 use self::watch::WatchArgs;
-use crate::net::{Daily, Limits, NetworkKey, Rate, parse_address};
+use crate::net::{Daily, Limits, NetworkKey, Rate, parse_address, parse_bytes};
 use crate::node::{self, Ended};
 use crate::settings::{self, Found};
 use crate::store::{self, Store};
@@ -99,6 +102,7 @@ enum Command {
     Join(Box<join::Join>),
     Bootstrap(bootstrap::Bootstrap),
     Status(status::Status),
+    Top(top::Top),
     Pause(pause::Pause),
     Resume(pause::Resume),
     Stop(stop::Stop),
@@ -110,6 +114,8 @@ enum Command {
     Service(service::Service),
     Invite(invite::Invite),
     Peers(peers::Peers),
+    Ledger(ledger::LedgerCommand),
+    Verify(verify::Verify),
     Id(id::Id),
     Net(net::Net),
     NetworkKey(network_key::MakeNetworkKey),
@@ -158,6 +164,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Join(command) => command.execute(),
         Command::Bootstrap(command) => command.execute(),
         Command::Status(command) => command.execute(),
+        Command::Top(command) => command.execute(),
         Command::Pause(command) => command.execute(),
         Command::Resume(command) => command.execute(),
         Command::Stop(command) => command.execute(),
@@ -169,6 +176,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Service(command) => command.execute(),
         Command::Invite(command) => command.execute(),
         Command::Peers(command) => command.execute(),
+        Command::Ledger(command) => command.execute(),
+        Command::Verify(command) => command.execute(),
         Command::Id(command) => command.execute(),
         Command::Net(command) => command.execute(),
         Command::NetworkKey(command) => command.execute(),
@@ -226,7 +235,7 @@ const MISUSED: u8 = 2;
 /// Commands that share a file of settings.
 const NODES: [&str; 3] = ["run", "join", "bootstrap"];
 /// Commands that also look at the environment.
-const FOLDERS: [&str; 6] = ["status", "pause", "resume", "stop", "logs", "dashboard"];
+const FOLDERS: [&str; 7] = ["status", "top", "pause", "resume", "stop", "logs", "dashboard"];
 
 /// The command line with what environment and file add to it.
 fn settled(given: Vec<OsString>, environment: settings::Environment<'_>) -> Result<Found> {
@@ -294,6 +303,11 @@ struct NodeArgs {
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     snapshot_seconds: u32,
 
+    /// Bytes of settled rounds that are kept on disk after the node itself needs them no more, so that swarm ledger
+    /// reaches back further; the oldest go first. 0 keeps none.
+    #[arg(long, value_name = "BYTES", default_value = "256MB", value_parser = parse_bytes)]
+    keep_history: u64,
+
     /// Most bytes a second that are sent, of everything, such as 200kB or 1.5MB; at least 10kB. Where it is tight,
     /// this node's deltas have fewer coefficients, then there are fewer of them; nothing learned is lost. Default: no
     /// limit.
@@ -320,6 +334,11 @@ struct NodeArgs {
 
     #[command(flatten)]
     statements: StatementArgs,
+
+    /// Print what happens to stdout, a JSON object a line and nothing else: started, round, folded, measured, guest,
+    /// stopped. The same is in events.jsonl in the node's folder. The log goes to stderr.
+    #[arg(long)]
+    json: bool,
 
     #[command(flatten)]
     watch: WatchArgs,
@@ -366,6 +385,7 @@ impl NodeArgs {
             rounds: None,
             validates: false,
             snapshot_interval: std::time::Duration::from_secs(self.snapshot_seconds.into()),
+            keep_history: self.keep_history,
             allowed: node::Allowed {
                 limits: Limits { upload: self.max_upload, download: self.max_download },
                 upload_day: self.max_upload_day,
@@ -378,6 +398,7 @@ impl NodeArgs {
             key: self.network_key,
             statements: self.statements.read()?,
             governor: None,
+            json: self.json,
         })
     }
 }
@@ -430,16 +451,14 @@ fn stop_flag() -> Result<Arc<std::sync::atomic::AtomicBool>> {
     Ok(flag)
 }
 
-/// The last line of a node's run.
-fn farewell(ended: Ended, dir: &Path) {
-    match ended {
-        Ended::Finished => {
-            println!("done: all neighbours hold the same model; everything is in {}", dir.display())
-        }
-        Ended::Stopped => {
-            println!("stopped: everything is in {}; the same command goes on from here", dir.display())
-        }
-    }
+/// The last line of a node's run; with `json`, where its stdout is for programs, on stderr.
+fn farewell(ended: Ended, dir: &Path, json: bool) {
+    let dir = dir.display();
+    let words = match ended {
+        Ended::Finished => format!("done: all neighbours hold the same model; everything is in {dir}"),
+        Ended::Stopped => format!("stopped: everything is in {dir}; the same command goes on from here"),
+    };
+    if json { eprintln!("{words}") } else { println!("{words}") }
 }
 
 /// OpenMP's threads spin while they wait and take the cores from everything else, unless this variable

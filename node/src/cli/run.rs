@@ -188,8 +188,9 @@ impl PartArgs {
             let setup = worker::Setup { genesis, layout, state, validation, private, threads, throttle };
             worker::spawn(setup, learner)
         };
+        let json = setup.json;
         let ended = block_on(node::run(setup, Some(train)))?;
-        farewell(ended, &dir);
+        farewell(ended, &dir, json);
         Ok(())
     }
 }

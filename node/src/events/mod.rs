@@ -5,11 +5,14 @@
 //! as a service, or does not run any more, and a slow reader holds nobody up. Like every [`rolling`](crate::rolling)
 //! file it does not grow for ever.
 
+mod printed;
+
 use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
 
+pub(crate) use self::printed::Printed;
 use crate::rolling::{Follow, Rolling};
 use crate::trainer::Losses;
 
@@ -145,25 +148,37 @@ pub(crate) fn now() -> f64 {
 /// The node's end of the file.
 pub(crate) struct Events {
     file: Option<Rolling>,
+    /// Where they are told as well.
+    printed: Option<Printed>,
 }
 
 impl Events {
-    /// Adds to the file in the folder `dir`. If it cannot be written, that is said once: a node goes on without it.
-    pub(crate) fn open(dir: &Path) -> Self {
+    /// Adds to the file in the folder `dir`, and prints what it adds if there is where to. If one of them cannot be
+    /// written, that is said once: a node goes on without it.
+    pub(crate) fn open(dir: &Path, printed: Option<Printed>) -> Self {
         let path = dir.join(FILE);
         let file = Rolling::open(path.clone(), LARGEST)
             .inspect_err(|error| tracing::warn!("cannot write {}: {error}", path.display()));
-        Self { file: file.ok() }
+        Self { file: file.ok(), printed }
     }
 
     /// Tells that `event` has happened.
     pub(crate) fn write(&mut self, event: &Event) {
-        let Some(file) = &mut self.file else { return };
-        let line = serde_json::to_string(&Line { time: now(), event }).map(|line| line + "\n");
-        let written = line.map_err(std::io::Error::other).and_then(|line| file.write(line.as_bytes()));
-        if let Err(error) = written {
+        let line = match serde_json::to_string(&Line { time: now(), event }) {
+            Ok(line) => line + "\n",
+            Err(error) => {
+                tracing::warn!("an event cannot be told: {error}");
+                return;
+            }
+        };
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write(line.as_bytes())
+        {
             tracing::warn!("cannot write {FILE} any more: {error}");
             self.file = None;
+        }
+        if let Some(printed) = &mut self.printed {
+            printed.line(&line);
         }
     }
 }
@@ -200,7 +215,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut told = Told::new(dir.path());
         assert!(told.read().unwrap().is_empty());
-        let mut events = Events::open(dir.path());
+        let mut events = Events::open(dir.path(), None);
         let losses = Losses { validation: None, shared: Some(2.5), personal: Some(2.25) };
         events.write(&Event::Measured { round: 7, losses });
         std::fs::OpenOptions::new()
@@ -209,7 +224,7 @@ mod tests {
             .and_then(|mut file| std::io::Write::write_all(&mut file, b"{\"event\":\n\xff\n[1]\n"))
             .unwrap();
         drop(events);
-        Events::open(dir.path()).write(&Event::Stopped { round: 8, phase: "done".into() });
+        Events::open(dir.path(), None).write(&Event::Stopped { round: 8, phase: "done".into() });
         let read = told.read().unwrap();
         assert_eq!(read.len(), 2, "{read:?}");
         assert_eq!(read[0]["event"], "measured");

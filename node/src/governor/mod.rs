@@ -32,7 +32,7 @@ mod tests;
 mod units;
 mod watch;
 
-pub(crate) use control::Control;
+pub(crate) use control::{Asked, Control};
 pub(crate) use hours::Window;
 pub(crate) use judge::Objection;
 pub(crate) use rules::{Networks, Power, Rules, When};

@@ -85,9 +85,7 @@ pub(crate) use address::{
 pub(crate) use key::NetworkKey;
 use meter::Meter;
 pub(crate) use picture::Picture;
-#[cfg(feature = "train")]
-pub(crate) use rate::parse_bytes;
-pub(crate) use rate::{Daily, Rate, amount};
+pub(crate) use rate::{Daily, Rate, amount, parse_bytes};
 pub(crate) use scale::{Scale, Watch};
 
 /// Commands waiting for the network task.

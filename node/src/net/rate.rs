@@ -85,7 +85,6 @@ impl FromStr for Daily {
 ///
 /// # Errors
 /// Anything else; the text says how it is written.
-#[cfg(feature = "train")]
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     amount(text).ok_or_else(|| {
         format!("'{text}' is not an amount of bytes: write 2GB or 1500MB (k is 1,000, ki 1,024)")

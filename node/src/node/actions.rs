@@ -9,6 +9,7 @@ use swarm_protocol::wire::BULK;
 
 use super::{Ended, MEASURE_EVERY, Node, OWN_EVERY, Rounds, unix_time};
 use crate::events;
+use crate::ledger::archive;
 use crate::net::{Command, Event, peer_id};
 use crate::status::RoundRecord;
 use crate::trainer::Order;
@@ -134,6 +135,10 @@ impl Node {
                 Action::Checkpoint(_) => {
                     if let Err(error) = self.store.keep_checkpoint(self.peer.checkpoints()) {
                         tracing::error!("{error:#}");
+                    }
+                    let (dir, peer) = (self.store.dir(), &self.peer);
+                    if let Err(error) = archive::keep(dir, peer.genesis(), peer.log(), self.keep_history) {
+                        tracing::error!("older rounds are not kept for ledgers: {error:#}");
                     }
                 }
                 Action::Report(report) => self.tell(report)?,

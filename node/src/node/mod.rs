@@ -43,7 +43,7 @@ use self::recent::Recent;
 use self::restore::{Doubt, Restored};
 use self::thrift::Thrift;
 use crate::bounds::Bounds;
-use crate::events::{Event, Events};
+use crate::events::{Event, Events, Printed};
 use crate::governor::{self, Governor, Rules, State, When};
 use crate::net;
 use crate::status::RoundRecord;
@@ -74,6 +74,8 @@ const HASTY_WINDOWS: usize = 16;
 
 struct Node {
     store: Store,
+    /// Bytes of settled rounds that are kept for ledgers.
+    keep_history: u64,
     peer: Peer,
     network: net::Handle,
     trainer: Option<Trainer>,
@@ -152,14 +154,16 @@ pub(crate) async fn run(
         rounds,
         validates,
         snapshot_interval,
+        keep_history,
         allowed,
         relay,
         upnp,
         key,
         governor,
+        json,
         ..
     } = setup;
-    let told = Events::open(store.dir());
+    let told = Events::open(store.dir(), json.then(|| Printed::to(std::io::stdout())).transpose()?);
     let mut governor = match governor {
         Some(governor) => governor,
         None => governor::start(store.dir(), Rules::of(When::Always), None)?,
@@ -206,6 +210,7 @@ pub(crate) async fn run(
     };
     let mut node = Node {
         store,
+        keep_history,
         peer,
         network,
         trainer,
@@ -262,7 +267,8 @@ pub(crate) async fn run(
         node.store.dir().display()
     );
     node.tell_start();
-    tracing::info!("whatever the others do: {}", Bounds::new(&genesis, snapshot_interval)?);
+    let bounds = Bounds::new(&genesis, snapshot_interval)?.keeping(keep_history);
+    tracing::info!("whatever the others do: {bounds}");
     node.peer.set_stop(target);
     if let Some(pin) = setup.pin {
         node.peer.pin(pin);

@@ -57,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) validates: bool,
     /// Time between two snapshots.
     pub(crate) snapshot_interval: Duration,
+    /// Bytes of settled rounds that are kept for ledgers; see [`crate::ledger::archive`].
+    pub(crate) keep_history: u64,
     /// How much is sent and received.
     pub(crate) allowed: Allowed,
     /// The checkpoint that a newcomer starts from, and from no other.
@@ -73,6 +75,8 @@ pub(crate) struct Setup {
     pub(crate) statements: Statements,
     /// Whether and how hard to train; `None`: whenever there is something to do.
     pub(crate) governor: Option<Governor>,
+    /// Whether to print what happens.
+    pub(crate) json: bool,
 }
 
 /// How a run ended.

@@ -35,6 +35,7 @@ use swarm_protocol::genesis::Genesis;
 use tch::Device;
 
 use crate::bounds::Bounds;
+use crate::ledger::archive;
 use crate::model::{Precision, language_model};
 use crate::net::Rate;
 pub(crate) use sample::Sample;
@@ -154,7 +155,7 @@ impl Plan {
             disk: memory::disk(genesis, scene, &sample, &round),
             received: traffic::received(genesis, scene, &sample, round.seconds),
             sent: traffic::sent(genesis, scene, &sample, round.seconds),
-            bounds: Bounds::new(genesis, scene.snapshots)?,
+            bounds: Bounds::new(genesis, scene.snapshots)?.keeping(archive::KEPT),
             delta: sample,
             round,
             device: speed,

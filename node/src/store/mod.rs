@@ -11,6 +11,7 @@
 //!                   disk before anybody hears of them
 //!   signed          the first round that has not been signed; see `outbox`
 //!   checkpoints/N   the last ones, for peers that join; see `checkpoints`
+//!   history/N       settled rounds that the log has let go of, for ledgers; see `ledger::archive`
 //!   private         what this device keeps to itself; see `private`
 //!   access          who may take part in a closed swarm; see `access`
 //!   incoming/*      certificates and revocations that somebody leaves for the node
@@ -41,6 +42,7 @@
 //! | `signed` | the outbox tells the same |
 //! | `signed` and all of `outbox` | nothing is signed for two windows after joining |
 //! | `checkpoints/N` | the next checkpoint takes its place |
+//! | `history/N` | no ledger reaches back beyond these rounds |
 //! | `access` | peers tell again; this device's own certificate may have to be given again |
 //! | `private` | an error, if it is no text; without it, only what the command line and the genesis say is private |
 //! | `start` | the starting model is fetched from peers |
@@ -75,13 +77,15 @@ pub(crate) use access::{leave_statements, parse_statements, read_access, read_st
 #[cfg(feature = "train")]
 pub(crate) use checkpoints::{START, read_state};
 pub(crate) use checkpoints::{ensure_empty, newer_checkpoint, write_successor};
-pub(crate) use file::{make_folder, read_limited, write_atomically, write_streamed};
-#[cfg(feature = "train")]
-pub(crate) use file::{open_checked, set_aside, write_checked};
+pub(crate) use file::{
+    is_damage, make_folder, numbers, open_checked, read_limited, set_aside, write_atomically, write_checked,
+    write_streamed,
+};
 pub(crate) use outbox::Signed;
 #[cfg(feature = "train")]
 pub(crate) use parameters::{read_parameters, write_parameters};
 use snapshot::NodeSnapshot;
+pub(crate) use snapshot::{array as read_array, block, read_block};
 pub(crate) use tokenizer::{read_tokenizer, write_tokenizer};
 
 /// A genesis file is text of a few hundred bytes; more than this is something else.
@@ -265,7 +269,7 @@ impl Store {
         }
         let store = Self { dir: dir.to_owned(), _lock: lock };
         file::sweep(dir)?;
-        for folder in ["outbox", "checkpoints", "incoming"] {
+        for folder in ["outbox", "checkpoints", "history", "incoming"] {
             file::sweep(&store.path(folder))?;
         }
         let genesis = store.genesis(genesis)?;

@@ -108,7 +108,8 @@ pub(super) fn integers(out: &mut dyn Write, coefficients: &Coefficients) -> io::
     Ok(())
 }
 
-pub(super) fn block(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+/// Writes bytes with their length before them.
+pub(crate) fn block(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     let length = u32::try_from(bytes.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     out.write_all(&length.to_le_bytes())?;
     out.write_all(bytes)
@@ -187,7 +188,8 @@ fn parse(reader: &mut impl Read, genesis: &Genesis) -> Result<NodeSnapshot> {
     Ok(NodeSnapshot { core, totals, trainer })
 }
 
-fn array<const N: usize>(reader: &mut impl Read) -> Result<[u8; N]> {
+/// So many bytes.
+pub(crate) fn array<const N: usize>(reader: &mut impl Read) -> Result<[u8; N]> {
     let mut array = [0; N];
     reader.read_exact(&mut array).context("it ends early")?;
     Ok(array)
@@ -203,7 +205,8 @@ pub(super) fn bytes(reader: &mut impl Read, length: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(super) fn read_block(reader: &mut impl Read, limit: u32) -> Result<Vec<u8>> {
+/// What [`block`] wrote, at most `limit` bytes, allocated as they come.
+pub(crate) fn read_block(reader: &mut impl Read, limit: u32) -> Result<Vec<u8>> {
     let length = u32::from_le_bytes(array(reader)?);
     if length > limit {
         bail!("a part of it claims {length} bytes");

@@ -22,4 +22,6 @@ mod patient;
 pub(crate) use background::Background;
 pub(crate) use host::only_local_names;
 pub(crate) use json::{Refused, read_json};
-pub(crate) use listener::{Flags, bind, permitted, serve};
+#[cfg(feature = "train")]
+pub(crate) use listener::serve;
+pub(crate) use listener::{Flags, bind, permitted};

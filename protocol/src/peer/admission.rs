@@ -100,7 +100,7 @@ impl Peer {
                     self.verdict(token, Verdict::Ignore);
                 }
                 Screened::Bad(kind) => {
-                    self.strike(kind, source);
+                    self.strike(now, kind, source);
                     self.verdict(token, Verdict::Reject);
                 }
             },
@@ -110,7 +110,7 @@ impl Peer {
                 self.verdict(token, Verdict::Ignore);
             }
             Ok(Gossip::Equivocation(proof)) => {
-                let mut verdict = self.admit_proof(&proof, source);
+                let mut verdict = self.admit_proof(now, &proof, source);
                 if verdict == Verdict::Ignore {
                     self.refuse("proof that changes nothing", source);
                 } else if verdict == Verdict::Accept && !self.rates.pass_on(now) {
@@ -119,7 +119,7 @@ impl Peer {
                 self.verdict(token, verdict);
             }
             Err(_) => {
-                self.strike("malformed gossip message", source);
+                self.strike(now, "malformed gossip message", source);
                 self.verdict(token, Verdict::Reject);
             }
         }
@@ -214,7 +214,7 @@ impl Peer {
                 *self.refusals.entry(NOT_ADMITTED).or_insert(0) += 1;
                 self.seek_certificate(now, source, &signed.header);
             }
-            Screened::Bad(kind) => self.strike(kind, source),
+            Screened::Bad(kind) => self.strike(now, kind, source),
         }
     }
 
@@ -299,7 +299,7 @@ impl Peer {
         let said = match said {
             Ok(said) => said,
             Err(kind) => {
-                self.strike(kind, source);
+                self.strike(now, kind, source);
                 tokens.into_iter().for_each(|token| self.verdict(token, Verdict::Reject));
                 return;
             }
@@ -363,12 +363,17 @@ impl Peer {
 
     /// Verifies a proof of equivocation and voids the author's part. Only a proof that changes something is
     /// accepted: an author can sign any number of pairs, and old ones are true for ever.
-    pub(super) fn admit_proof(&mut self, proof: &(SignedHeader, SignedHeader), source: PeerKey) -> Verdict {
+    pub(super) fn admit_proof(
+        &mut self,
+        now: Time,
+        proof: &(SignedHeader, SignedHeader),
+        source: PeerKey,
+    ) -> Verdict {
         let (a, b) = (&proof.0.header, &proof.1.header);
         let pair = a.author == b.author && a.round == b.round && a.id() != b.id();
         let ours = a.swarm == self.swarm && b.swarm == self.swarm;
         if !(pair && ours) {
-            self.strike("false proof of equivocation", source);
+            self.strike(now, "false proof of equivocation", source);
             return Verdict::Reject;
         }
         let open = (self.log.settled()..=self.newest()).contains(&a.round);
@@ -377,7 +382,7 @@ impl Peer {
             return Verdict::Ignore;
         }
         if !(self.checks.is_signed(&proof.0) && self.checks.is_signed(&proof.1)) {
-            self.strike("false proof of equivocation", source);
+            self.strike(now, "false proof of equivocation", source);
             return Verdict::Reject;
         }
         if !self.log.insert_proof(proof, self.newest()) {

@@ -118,7 +118,7 @@ impl Peer {
         if bad {
             // Verified by their hash, from one sender alone: there is no innocent reason.
             self.refuse("wrong bytes for a blob", peer);
-            self.ban("wrong bytes for a blob", peer);
+            self.ban(now, "wrong bytes for a blob", peer);
         }
         self.fetched(now, peer, hash, progress);
     }
@@ -138,7 +138,7 @@ impl Peer {
         bodies: Vec<Vec<u8>>,
     ) {
         if bodies.len() > hashes.len() {
-            self.strike("more bodies than were asked for", peer);
+            self.strike(now, "more bodies than were asked for", peer);
         }
         let mut bodies = bodies.into_iter();
         for hash in hashes {
@@ -156,7 +156,7 @@ impl Peer {
                 self.body_arrived(now, from, hash, bytes)
             }
             Progress::Done(bytes) => {
-                if let Some(held) = self.part_arrived(hash, &bytes) {
+                if let Some(held) = self.part_arrived(now, hash, &bytes) {
                     self.checkpoint_arrived(now, held);
                 }
             }

@@ -113,7 +113,7 @@ impl Peer {
                 return;
             };
             if history.at(self.log.settled()).is_some_and(|claimed| claimed != self.log.log_digest()) {
-                self.strike("history that its rounds do not make", source);
+                self.strike(now, "history that its rounds do not make", source);
                 self.seek_again(now, "the neighbour's rounds do not make the history that it claims");
                 return;
             }

@@ -18,7 +18,7 @@ impl Peer {
     pub fn handle_request(&mut self, now: Time, peer: PeerKey, token: u64, bytes: &[u8]) {
         let response = match Request::decode(bytes) {
             Ok(Request::Bodies(hashes)) if hashes.len() > MAX_BODIES => {
-                self.strike("question for too many bodies", peer);
+                self.strike(now, "question for too many bodies", peer);
                 Response::Refused(Refusal::TooMuch)
             }
             Ok(request) if !self.has_share(now, peer, &request) => Response::Refused(Refusal::TooMuch),
@@ -34,7 +34,7 @@ impl Peer {
             Ok(Request::Bodies(hashes)) => self.bodies_response(&hashes),
             Ok(Request::History) => self.history_response(),
             Err(_) => {
-                self.strike("malformed request", peer);
+                self.strike(now, "malformed request", peer);
                 Response::Refused(Refusal::NotHeld)
             }
         };
@@ -80,14 +80,14 @@ impl Peer {
                 let fits = headers.len() + proofs.len() <= most.min(MAX_HEADERS);
                 let mut all = headers.iter().chain(proofs.iter().map(|proof| &proof.0));
                 if !fits || !all.all(|signed| expected(&signed.header)) {
-                    self.strike("round response about something else", peer);
+                    self.strike(now, "round response about something else", peer);
                     self.unanswered(now, peer, pending, false);
                 } else if !self.may_say(&peer, round) {
                     // Asked before the join that is under way.
                 } else {
                     self.join_headers(now, peer, round, &headers);
                     for proof in &proofs {
-                        self.admit_proof(proof, peer);
+                        self.admit_proof(now, proof, peer);
                     }
                     // Before the offers: one whose body cannot even be asked for now takes this back.
                     self.join_round_listed(round);
@@ -106,7 +106,7 @@ impl Peer {
                 let rounds = &self.genesis.rounds;
                 let most = u64::from(rounds.retention) + 2 * u64::from(rounds.window) + 1;
                 if digests.is_empty() || digests.len() as u64 > most || first > u64::MAX / 2 {
-                    self.strike("impossible history", peer);
+                    self.strike(now, "impossible history", peer);
                     self.unanswered(now, peer, Pending::History, false);
                 } else {
                     self.history_arrived(now, peer, History { first, held_from, digests });
@@ -114,7 +114,7 @@ impl Peer {
             }
             (pending, Ok(Response::Refused(_))) => self.unanswered(now, peer, pending, false),
             (pending, _) => {
-                self.strike("malformed response", peer);
+                self.strike(now, "malformed response", peer);
                 self.unanswered(now, peer, pending, false);
             }
         }
@@ -215,7 +215,7 @@ impl Peer {
 
     fn handle_status(&mut self, now: Time, peer: PeerKey, status: Status) {
         if !self.is_possible(&status) {
-            self.strike("impossible status", peer);
+            self.strike(now, "impossible status", peer);
             return;
         }
         self.met_others = true;

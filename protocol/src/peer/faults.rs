@@ -46,7 +46,7 @@ impl Peer {
             && neighbour.disputed != Some(theirs.manifest)
         {
             neighbour.disputed = Some(theirs.manifest);
-            self.strike("another state for the same history", peer);
+            self.strike(now, "another state for the same history", peer);
         }
     }
 

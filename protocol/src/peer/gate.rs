@@ -211,13 +211,13 @@ impl Peer {
     /// `peer` shows by what it is admitted, and asks what is known here.
     pub(super) fn access_response(&mut self, now: Time, peer: PeerKey, shown: &Statements) -> Response {
         if self.gate.register.is_open() || shown.len() > MAX_TOLD {
-            self.strike("malformed request", peer);
+            self.strike(now, "malformed request", peer);
             return Response::Access {
                 admitted: self.gate.register.is_open(),
                 statements: Statements::default(),
             };
         }
-        let news = self.take_up(peer, shown).news;
+        let news = self.take_up(now, peer, shown).news;
         // Nobody else may have heard of it yet.
         self.tell(&news);
         let admitted = self.is_let_in(&peer);
@@ -240,7 +240,7 @@ impl Peer {
         self.gate.asked.remove(&id);
         match answer.map(Response::decode) {
             Some(Ok(Response::Access { admitted, statements })) => {
-                let news = self.take_up(peer, &statements).news;
+                let news = self.take_up(now, peer, &statements).news;
                 if let Some(contact) = self.gate.contacts.get_mut(&peer).filter(|_| !news.is_empty()) {
                     (contact.pause, contact.ask_next) = (ASK_AGAIN, now);
                 }
@@ -250,7 +250,7 @@ impl Peer {
                 }
             }
             Some(Ok(Response::Refused(_))) | None => {}
-            Some(_) => self.strike("malformed response", peer),
+            Some(_) => self.strike(now, "malformed response", peer),
         }
         true
     }
@@ -258,10 +258,10 @@ impl Peer {
     /// Gossip about who may take part.
     pub(super) fn access_heard(&mut self, now: Time, source: PeerKey, statements: &Statements) -> Verdict {
         if statements.len() > MAX_TOLD {
-            self.strike("malformed gossip message", source);
+            self.strike(now, "malformed gossip message", source);
             return Verdict::Reject;
         }
-        let Added { news, refused } = self.take_up(source, statements);
+        let Added { news, refused } = self.take_up(now, source, statements);
         self.access_changed(now, &news);
         match refused {
             Some(error) if error.is_fault() => Verdict::Reject,
@@ -306,11 +306,11 @@ impl Peer {
     }
 
     /// Adds to the register what `source` told.
-    fn take_up(&mut self, source: PeerKey, statements: &Statements) -> Added {
+    fn take_up(&mut self, now: Time, source: PeerKey, statements: &Statements) -> Added {
         let added = self.gate.register.add(statements);
         match added.refused {
             Some(error) if error.is_fault() => {
-                self.strike("certificate or revocation that does not hold", source)
+                self.strike(now, "certificate or revocation that does not hold", source)
             }
             Some(_) => {
                 self.refuse("certificate or revocation of somebody who is not known to admit others", source)

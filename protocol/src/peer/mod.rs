@@ -145,7 +145,7 @@ pub struct Peer {
     /// Has heard what there was to hear in the rounds that are open: it was there all the time, or has caught up.
     in_touch: bool,
     refusals: BTreeMap<&'static str, u64>,
-    strikes: BTreeMap<PeerKey, u32>,
+    offenders: discipline::Offenders,
     actions: VecDeque<Action>,
 }
 
@@ -221,7 +221,7 @@ impl Peer {
             alone: false,
             in_touch: true,
             refusals: BTreeMap::new(),
-            strikes: BTreeMap::new(),
+            offenders: discipline::Offenders::default(),
             actions: VecDeque::new(),
             tokenizer: None,
             genesis,

@@ -87,10 +87,10 @@ impl Peer {
 
     /// A checkpoint is not what it was said to be. Who named a starting point that is none has lied; of a
     /// later one, most authors have.
-    pub(super) fn checkpoint_was_wrong(&mut self, settled: u64, why: &'static str) {
+    pub(super) fn checkpoint_was_wrong(&mut self, now: Time, settled: u64, why: &'static str) {
         if let Some(source) = self.parent_of(settled).and_then(|_| self.join_source()) {
             self.refuse("another starting point than the genesis names", source);
-            self.ban("another starting point than the genesis names", source);
+            self.ban(now, "another starting point than the genesis names", source);
         }
         self.join_cannot_use(why);
     }

@@ -100,7 +100,7 @@ impl Peer {
     }
 
     /// Bytes with this hash are here. Once the whole checkpoint is, it is returned.
-    pub(super) fn part_arrived(&mut self, hash: Digest, bytes: &[u8]) -> Option<Held> {
+    pub(super) fn part_arrived(&mut self, now: Time, hash: Digest, bytes: &[u8]) -> Option<Held> {
         let window = u64::from(self.genesis.rounds.window);
         let transfer = self.transfer.as_mut()?;
         let from = transfer.asked.remove(&hash)?;
@@ -116,7 +116,7 @@ impl Peer {
                 }
                 _ => {
                     self.transfer = None;
-                    self.checkpoint_was_wrong(settled, "the checkpoint does not fit this swarm");
+                    self.checkpoint_was_wrong(now, settled, "the checkpoint does not fit this swarm");
                 }
             }
             return None;
@@ -128,7 +128,11 @@ impl Peer {
         let (state, manifest) = (assembly.finish(), assembly.manifest.clone());
         self.transfer = None;
         if state.is_none() {
-            self.checkpoint_was_wrong(settled, "the checkpoint's parts do not make the whole that it names");
+            self.checkpoint_was_wrong(
+                now,
+                settled,
+                "the checkpoint's parts do not make the whole that it names",
+            );
         }
         Some(Held::new(manifest.settled, manifest.digests, state?))
     }

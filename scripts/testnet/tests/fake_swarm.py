@@ -14,6 +14,11 @@ while arguments:
     name = arguments.pop(0)
     options[name] = arguments.pop(0) if arguments and not arguments[0].startswith("--") else True
 
+if "--help" in options:
+    known = ["generate", "run", *os.environ.get("FAKE_COMMANDS", "status").split()]
+    print("  --dir DIR")
+    sys.exit(0 if command in known else 2)
+
 if command == "new":
     Path(options["--out"]).write_text("model = " + options["--model"])
     print("swarm id: 00ff00ff")

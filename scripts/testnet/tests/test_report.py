@@ -105,6 +105,42 @@ class Texts(unittest.TestCase):
         for text in re.sub(r"\x1b\[\w+|\r", "", first).split("\n"):
             self.assertLess(len(text), 60)
 
+    def test_below_the_rows_is_how_it_goes(self):
+        def row(name, digest, loss, log="l", **more):
+            status = {"state_digest": digest * 8, "log_digest": log, "loss": loss, **more}
+            return table.Row(name, status, None, "1/4")
+
+        out = io.StringIO()
+        drawn = table.Table(out)
+        for at, loss in enumerate((3.0, 2.5, float("nan"), 2.0)):
+            rows = [row("node-1", "a", loss, round=at), row("node-2", "b", loss, "m", round=at)]
+            drawn.show("swarm", rows, 0.5, force=True)
+        last = out.getvalue().split("\n\n")[-2]
+        self.assertIn("loss: 3.000 at first, 2.000 now  █▅▁", last)
+        self.assertIn("model: 1 of 2 hold aaaaaaaa now; the others are a few deltas ahead or behind", last)
+        self.assertEqual(table.agreement([]), "")
+        same = [row("node-1", "a", 1), row("node-2", "a", 1)]
+        self.assertEqual(table.agreement(same), "model: 2 of 2 hold aaaaaaaa now, bit for bit")
+        self.assertIn("DIFFERENT MODELS", table.agreement([row("node-1", "a", 1), row("node-2", "b", 1)]))
+
+    def test_who_is_kept_from_training_is_named(self):
+        held = {"guest": {"trains": False, "words": "paused: on battery 43 %\x1b[2J"}}
+        rows = [table.Row(f"node-{n}", held, None, "1/4") for n in (1, 2, 3)]
+        out = io.StringIO()
+        table.Table(out).show("swarm", rows[:1], 0.5)
+        self.assertIn("node-1: paused: on battery 43 %?[2J", out.getvalue())
+        out = io.StringIO()
+        table.Table(out).show("swarm", rows, 0.5)
+        self.assertIn("... and 2 more are kept from training", out.getvalue())
+        self.assertEqual(table.held_back(table.Row("node-1", held, 0, "1/4")), "")
+        self.assertEqual(table.held_back(table.Row("node-1", {"guest": None}, None, "1/4")), "")
+
+    def test_a_curve_of_any_length_fits(self):
+        self.assertEqual(table.curve([], 4, table.BARS), "")
+        self.assertEqual(table.curve([1.0, 1.0], 4, table.BARS), "▁▁")
+        self.assertEqual(table.curve([8, 8, 4, 4, 1, 1], 3, table.PLAIN_BARS), "#:_")
+        self.assertEqual(len(table.curve(list(range(1000)), 40, table.BARS)), 40)
+
     def test_rows_of_processes_that_said_nothing_or_ended(self):
         self.assertEqual(table.cells(table.Row("node-1", {}, None, "0/4"))[-1], "starting")
         self.assertEqual(table.cells(table.Row("node-1", {"phase": "training"}, 7, "0/4"))[-1], "DIED")

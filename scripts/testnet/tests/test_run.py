@@ -1,8 +1,11 @@
 """Whole runs of the testnet with a stand-in for the swarm program."""
 
 import json
+import os
 import re
+import shlex
 import signal
+import subprocess
 import sys
 import time
 import unittest
@@ -41,6 +44,23 @@ class Runs(RunCase):
         self.assertIn("better by 1.400 than the best alone", output)
         self.assertIn(str(self.out / "report.html"), output)
         self.assert_nothing_runs()
+
+    def test_the_opening_says_what_happens_and_the_end_what_to_try(self):
+        looks = ("", "status"), ("top", "top"), ("top ledger", "ledger"), ("ledger top dashboard", "dashboard")
+        for commands, look in looks:
+            with self.subTest(commands):
+                code, output = self.run_it("--nodes", "2", "--rounds", "2", FAKE_COMMANDS=commands)
+                self.assertEqual(code, 0, output)
+                for word in ("2 nodes", "nano model", "without a server", str(self.text), "minute", "Watch", "bit for bit"):
+                    self.assertIn(word, output)
+                self.assertIn(f"Report: {self.out / 'report.html'}", output)
+                tries = [shlex.split(line) for line in output.splitlines() if line.startswith(f"    {self.binary} ")]
+                self.assertEqual([arguments[1] for arguments in tries], ["generate", look, "run"])
+                for arguments in tries:
+                    self.assertEqual(arguments[arguments.index("--dir") + 1], str(self.out / "node-1"))
+                    known = dict(os.environ, FAKE_COMMANDS=commands or "status")
+                    self.assertEqual(subprocess.run([*arguments[:2], "--help"], env=known, capture_output=True).returncode, 0)
+                self.out = self.out.with_name(self.out.name + "-again")
 
     def test_page_is_well_formed_and_has_every_curve(self):
         self.assertEqual(self.run_it("--nodes", "3", "--rounds", "4", "--baseline")[0], 0)
