@@ -45,7 +45,7 @@ pub(crate) fn can_draw() -> bool {
 
 fn moves_cursor(term: Option<&str>, windows: bool) -> bool {
     match term {
-        Some(term) => term != "dumb" && !(term.is_empty() && !windows),
+        Some(term) => (windows || !term.is_empty()) && term != "dumb",
         None => windows,
     }
 }
