@@ -30,6 +30,7 @@ use super::proof::{AROUND_A_BODY, read_round, write_round};
 use crate::store::{is_damage, make_folder, numbers, open_checked, read_array, set_aside, write_checked};
 
 /// Bytes that a node keeps if nobody says otherwise.
+#[cfg_attr(not(feature = "train"), allow(dead_code))]
 pub(crate) const KEPT: u64 = 256_000_000;
 const FOLDER: &str = "history";
 const MAGIC: &[u8] = b"swarm history 1\n";
