@@ -1,6 +1,7 @@
 //! The `swarm` program: trains a model on this device and shares what it learns with its peers.
 //!
 //! - [`cli`]: the command line, a file a command;
+//! - [`print`]: to stdout, for whom that is a pipe;
 //! - [`bounds`]: how much memory and disk rounds can come to need;
 //! - [`governor`]: whether to train on a device that somebody else is using;
 //! - [`settings`]: flags, environment and file; [`service`]: a node that the system starts; [`logs`]: what it says;
@@ -16,6 +17,10 @@
 //! - [`lab`]: methods compared in one process; [`plan`]: what a node takes, before one is run.
 //!
 //! Built without the `train` feature it needs no libtorch, and replicates without training.
+
+// Before the modules that use what it defines.
+#[macro_use]
+mod print;
 
 mod bounds;
 mod cli;

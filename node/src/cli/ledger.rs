@@ -58,7 +58,7 @@ impl LedgerCommand {
             history.genesis().rounds.window
         );
         let ledger = history.ledger(self.from, self.to)?;
-        print!("{}", written(&ledger, history.genesis(), self.format, self.rounds)?);
+        let text = written(&ledger, history.genesis(), self.format, self.rounds)?;
         if let Some(path) = &self.proof {
             proof::write(path, &history, &ledger)?;
             eprintln!(
@@ -69,6 +69,8 @@ impl LedgerCommand {
                 ledger.to
             );
         }
+        // Last: printing ends the program where nobody reads.
+        print!("{text}");
         Ok(())
     }
 }

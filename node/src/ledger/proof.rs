@@ -96,7 +96,9 @@ pub(crate) struct Proven {
 /// # Errors
 /// Whatever does not hold, in words.
 pub(crate) fn read(path: &Path, swarm: Option<Digest>) -> Result<Proven> {
-    let reader = open_checked(path)?;
+    let again =
+        || format!("{} is no proof: swarm ledger --proof makes one; ask for it again", path.display());
+    let reader = open_checked(path).with_context(again)?;
     let mut reader = reader.with_context(|| format!("{}: there is no such file", path.display()))?;
     parse(&mut reader, swarm).with_context(|| format!("{} proves nothing", path.display()))
 }
