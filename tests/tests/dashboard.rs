@@ -111,7 +111,7 @@ fn a_running_node_is_watched_and_its_model_is_tried() -> Result<()> {
 #[test]
 fn others_are_let_watch_only_if_that_is_said() -> Result<()> {
     let place = Place::with_genesis()?;
-    let node = |flag: &str| Ok::<_, anyhow::Error>(place.node("node")?.arg(flag).start()?.exit()?);
+    let node = |flag: &str| place.node("node")?.arg(flag).start()?.exit();
     node("--dashboard=0.0.0.0:0")?
         .refused(1, &["--dashboard 0.0.0.0:0 can be reached by others", "--let-others-watch"])?;
     node("--metrics=0.0.0.0:0")?.refused(1, &["--metrics 0.0.0.0:0", "--let-others-watch"])?;
