@@ -32,7 +32,7 @@ pub(crate) struct Status {
     pub(crate) round: u64,
     /// The round before which it stops.
     pub(crate) rounds_target: Option<u64>,
-    /// Training loss of the round, nats per byte.
+    /// Training loss of the round, nats per token.
     pub(crate) loss: Option<f64>,
     /// Tokens trained on in this run.
     pub(crate) tokens: u64,
@@ -148,7 +148,7 @@ pub(crate) struct RoundRecord {
     pub(crate) seconds: f64,
     /// Tokens trained on so far in this run.
     pub(crate) tokens: u64,
-    /// Training loss over the round, nats per byte.
+    /// Training loss over the round, nats per token.
     pub(crate) loss: Option<f64>,
     /// The shared model's loss on the validation text, where it was measured.
     pub(crate) validation_loss: Option<f64>,

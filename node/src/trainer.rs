@@ -127,7 +127,7 @@ pub(crate) struct Progress {
     pub(crate) skipped: u64,
     /// Windows of the text that could not be read, because a file has shrunk or vanished.
     pub(crate) failed_reads: u64,
-    /// Training loss of the first steps (mean over the first round), in nats per byte.
+    /// Training loss of the first steps (mean over the first round), in nats per token.
     pub(crate) loss_first: Option<f64>,
     /// Training loss, mean over the last round or what there is of it.
     pub(crate) loss_last: Option<f64>,

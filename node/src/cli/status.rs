@@ -53,7 +53,7 @@ fn told(seen: &Seen) -> String {
         (phase, Some(detail)) => line(format!("{phase}: {detail}")),
         (phase, None) => line(phase.to_owned()),
     }
-    let loss = status["loss"].as_f64().map_or(String::new(), |loss| format!(", loss {loss:.3} nats a byte"));
+    let loss = status["loss"].as_f64().map_or(String::new(), |loss| format!(", loss {loss:.3} nats a token"));
     line(format!("round {}{target}{loss}, {} peers", number("round"), number("peers")));
     match &status["guest"] {
         Value::Null => line("this node does not train".into()),
@@ -89,7 +89,7 @@ mod tests {
             |status: &Value, age| told(&Seen { status: status.clone(), age: Duration::from_secs(age) });
         assert_eq!(
             seen(&status, 1),
-            "paused: on battery 43 %, resumes on AC\nround 12 of 40, loss 2.346 nats a byte, 4 peers\n\
+            "paused: on battery 43 %, resumes on AC\nround 12 of 40, loss 2.346 nats a token, 4 peers\n\
              1234 tokens trained on in this run, 100 a second\n5 kB sent, 7 kB received\n"
         );
         (status["phase"], status["detail"]) = ("waiting for peers".into(), "nobody answers".into());
