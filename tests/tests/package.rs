@@ -47,7 +47,10 @@ impl Bare {
     fn run(&self, program: &str, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(self.change[0]);
         command.args(&self.change[1..]).arg(&self.root).arg(program).args(arguments);
-        command.env_clear().env("OMP_NUM_THREADS", "1").output().context("chroot does not start")
+        // chroot itself is looked for.
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path).env("OMP_NUM_THREADS", "1");
+        command.output().context("chroot does not start")
     }
 
     /// What it prints.
