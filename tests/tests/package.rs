@@ -1,7 +1,8 @@
 //! The packages run where there is nothing but a C library: in a bare root folder, on another path than they were
 //! made at.
 //!
-//! Where the system does not let this change its root folder the test says so and passes.
+//! Where the system does not let this change its root folder the test says so and passes. The programs are those of
+//! this build: a release's node without training has the C library inside, and needs less than this one.
 #![cfg(target_os = "linux")]
 
 use std::fs;
