@@ -16,6 +16,7 @@ Builds swarm for release and puts into DIR (default: $out):
   swarm-VERSION-SYSTEM/          bin/swarm, lib/ with libtorch and what it needs, README.md, LICENSE.
                                  Runs from wherever it is put. Needs the system's C library only.
   swarm-replica-VERSION-SYSTEM/  one program without libtorch: it replicates and passes on, and does not train.
+                                 On Linux it needs nothing at all.
   *.tar.gz                       the same, packed
 
   --out DIR       where to
@@ -59,8 +60,13 @@ if [ -z "${SWARM_BIN:-}" ] || [ -z "${SWARM_REPLICA_BIN:-}" ]; then
     mkdir -p "$out"
     # Both programs are called swarm: this one is put aside before the next build replaces it.
     step "the node without training"
-    (cd "$root" && cargo build --release -j2 -p swarm-node --no-default-features)
-    cp "$target/release/swarm" "$out/swarm-replica.built"
+    # On Linux with the C library inside. For that the target has to be named, or cargo would build the compiler's
+    # plugins so, too.
+    triple=$(rustc -vV | sed -n 's/^host: //p')
+    case $triple in *-linux-*) inside="-C target-feature=+crt-static" ;; *) inside= ;; esac
+    (cd "$root" && RUSTFLAGS="${RUSTFLAGS:-} $inside" \
+        cargo build --release -j2 -p swarm-node --no-default-features --target "$triple")
+    cp "$target/$triple/release/swarm" "$out/swarm-replica.built"
     step "the node"
     (cd "$root" && SWARM_PACKAGE=1 cargo build --release -j2 -p swarm-node)
     SWARM_REPLICA_BIN=$out/swarm-replica.built

@@ -14,27 +14,43 @@ use serde_json::Value;
 use swarm_tests::Place;
 use swarm_tests::program::{self, repository, skipped};
 
-/// What every Linux has: the dynamic linker and the C library's parts.
-const C_LIBRARY: [&str; 6] =
-    ["libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.so.0", "ld-linux"];
+/// What every Linux has: the dynamic linker, the C library's parts, and the compiler's own.
+const C_LIBRARY: [&str; 8] = [
+    "ld-linux",
+    "libc.so.6",
+    "libm.so.6",
+    "libdl.so.2",
+    "librt.so.1",
+    "libpthread.so.0",
+    "libutil.so.1",
+    "libgcc_s.so.1",
+];
+
+/// Makes the folder in its first argument the root folder, with /proc in it, by which a program knows where it is; and
+/// runs the rest of its arguments there.
+const INSIDE: &str =
+    r#"root=$1; shift; mkdir -p "$root/proc"; mount -t proc proc "$root/proc" && exec chroot "$root" "$@""#;
 
 /// A root folder with a C library and a package in it, and nothing else.
 struct Bare {
     root: PathBuf,
-    /// How to make it the root folder.
+    /// What unshare(1) needs to make it the root folder.
     change: &'static [&'static str],
 }
 
 impl Bare {
     /// `None`, with a word about it, where root folders cannot be changed.
     fn new(root: PathBuf, linker: &[PathBuf]) -> Result<Option<Self>> {
-        let ways: [&[&str]; 2] = [&["chroot"], &["unshare", "--map-root-user", "chroot"]];
+        let ways: [&[&str]; 2] =
+            [&["--mount", "--pid", "--fork"], &["--map-root-user", "--mount", "--pid", "--fork"]];
         let works = |way: &&&[&str]| {
-            let tried = Command::new(way[0]).args(&way[1..]).args(["/", "true"]).output();
-            tried.is_ok_and(|tried| tried.status.success())
+            // Nothing is in there yet, so that chroot itself works and does not find what it is to run.
+            let mut tried = Command::new("unshare");
+            tried.args(**way).args(["sh", "-c", INSIDE, "sh"]).arg(&root).arg("/none");
+            tried.output().is_ok_and(|tried| tried.status.code() == Some(127))
         };
         let Some(change) = ways.iter().find(works) else {
-            skipped("neither chroot nor unshare --map-root-user chroot is permitted here");
+            skipped("unshare, mount and chroot are not permitted here");
             return Ok(None);
         };
         for file in linker {
@@ -46,12 +62,17 @@ impl Bare {
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Result<Output> {
-        let mut command = Command::new(self.change[0]);
-        command.args(&self.change[1..]).arg(&self.root).arg(program).args(arguments);
-        // chroot itself is looked for.
+        let mut command = Command::new("unshare");
+        command
+            .args(self.change)
+            .args(["sh", "-c", INSIDE, "sh"])
+            .arg(&self.root)
+            .arg(program)
+            .args(arguments);
+        // unshare, mount and chroot themselves are looked for.
         let path = std::env::var_os("PATH").unwrap_or_default();
         command.env_clear().env("PATH", path).env("OMP_NUM_THREADS", "1");
-        command.output().context("chroot does not start")
+        command.output().context("unshare does not start")
     }
 
     /// What it prints.
@@ -63,13 +84,14 @@ impl Bare {
     }
 }
 
-/// The files of the C library that `program` is loaded with.
-fn c_library(program: &Path) -> Result<Vec<PathBuf>> {
+/// The files of the C library that `program` of a package is loaded with.
+fn c_library(program: &Path, package: &Path) -> Result<Vec<PathBuf>> {
     let listed = Command::new("ldd").arg(program).output().context("ldd does not start")?;
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let of_it = listed.lines().filter(|line| C_LIBRARY.iter().any(|name| line.contains(name)));
     let path = |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from);
-    Ok(of_it.filter_map(path).collect())
+    // What is in the package itself is not the system's.
+    Ok(of_it.filter_map(path).filter(|path| !path.starts_with(package)).collect())
 }
 
 /// The only folder in `out` whose name begins so.
@@ -100,7 +122,9 @@ fn packages_run_where_there_is_only_a_c_library() -> Result<()> {
     fs::create_dir(&root)?;
     let (full, replica) =
         (package(&place.path("made"), "swarm-0")?, package(&place.path("made"), "swarm-replica")?);
-    let Some(bare) = Bare::new(root.clone(), &c_library(&full.join("bin/swarm"))?)? else { return Ok(()) };
+    let mut linker = c_library(&full.join("bin/swarm"), &place.path("made"))?;
+    linker.extend(c_library(&replica.join("bin/swarm"), &place.path("made"))?);
+    let Some(bare) = Bare::new(root.clone(), &linker)? else { return Ok(()) };
     // Elsewhere, and under other names: nothing may depend on where they were made.
     fs::rename(full, root.join("moved"))?;
     fs::rename(replica, root.join("replica"))?;
