@@ -31,7 +31,12 @@ impl Rolling {
     /// # Errors
     /// It cannot be written.
     pub(crate) fn open(path: PathBuf, largest: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let mut options = OpenOptions::new();
+        options.create(true).append(true);
+        // A log names the dashboard's address, with the secret in it.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path)?;
         let length = file.metadata()?.len();
         Ok(Self { path, file, length, largest: largest.min(MOST) })
     }
@@ -127,6 +132,12 @@ mod tests {
         let lengths = [path.clone(), older(&path)].map(|path| std::fs::metadata(path).unwrap().len());
         assert!(lengths.iter().all(|length| *length <= LARGEST) && lengths[1] > LARGEST / 2, "{lengths:?}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        #[cfg(unix)]
+        for path in [path.clone(), older(&path)] {
+            let mode =
+                std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o600, "others can read it");
+        }
         // A restart goes on with the same file.
         let mut again = Rolling::open(path.clone(), LARGEST).unwrap();
         again.write(b"after\n").unwrap();

@@ -20,6 +20,7 @@ mod guest;
 mod recent;
 mod restore;
 mod setup;
+mod signals;
 mod thrift;
 mod watched;
 
@@ -30,6 +31,7 @@ pub(crate) use files::take_out;
 pub(crate) use genesis::{Around, fetch_genesis, fetch_tokenizer};
 
 pub(crate) use setup::{Ended, Rounds, Setup};
+pub(crate) use signals::asked_to_stop;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -487,25 +489,5 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Ctrl-C or a request to terminate, from the moment of the call on: also if it comes before anybody waits. Must be
-/// called inside a tokio runtime. Where the system does not let a program hear of one, that one ends it as usual.
-pub(crate) fn asked_to_stop() -> impl Future<Output = ()> + Send + 'static {
-    #[cfg(unix)]
-    let listened = {
-        use tokio::signal::unix::{SignalKind, signal};
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    };
-    #[cfg(windows)]
-    let listened = (tokio::signal::windows::ctrl_c(), tokio::signal::windows::ctrl_shutdown());
-    async move {
-        let (interrupt, terminate) = listened;
-        tokio::select! {
-            Some(()) = async { interrupt.ok()?.recv().await } => {}
-            Some(()) = async { terminate.ok()?.recv().await } => {}
-            else => std::future::pending().await,
-        }
     }
 }
