@@ -65,8 +65,8 @@ if [ -z "${SWARM_BIN:-}" ] || [ -z "${SWARM_REPLICA_BIN:-}" ]; then
     triple=$(rustc -vV | sed -n 's/^host: //p')
     case $triple in *-linux-*) inside="-C target-feature=+crt-static" ;; *) inside= ;; esac
     (cd "$root" && RUSTFLAGS="${RUSTFLAGS:-} $inside" \
-        cargo build --release -j2 -p swarm-node --no-default-features --target "$triple")
-    cp "$target/$triple/release/swarm" "$out/swarm-replica.built"
+        cargo build --profile small -j2 -p swarm-node --no-default-features --target "$triple")
+    cp "$target/$triple/small/swarm" "$out/swarm-replica.built"
     step "the node"
     (cd "$root" && SWARM_PACKAGE=1 cargo build --release -j2 -p swarm-node)
     SWARM_REPLICA_BIN=$out/swarm-replica.built
